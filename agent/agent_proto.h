@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * agent_proto.h - what daemon and agent say to each other
+ *
+ * The agent is a library inside QEMU; the daemon is QEMU's parent. They talk over a SOCK_SEQPACKET
+ * socketpair inherited by QEMU, one packet a message, host byte order (same machine, same build).
+ * The daemon asks, the agent answers each request with exactly one reply, in order. Nothing else is
+ * ever sent, except the one AGENT_HELLO reply the agent sends by itself once it is ready.
+ *
+ * File descriptors handed over (SCM_RIGHTS, with AGENT_SETUP): [0] staging memfd, [1] device-state
+ * memfd. Both ends map or pread them; only one side uses them at a time: the agent between request
+ * and reply, the daemon otherwise.
+ */
+#ifndef COLO_AGENT_PROTO_H
+#define COLO_AGENT_PROTO_H
+
+#include <stdint.h>
+
+#define AGENT_PROTO_VERSION 1
+#define AGENT_MAX_BLOCKS 64
+#define AGENT_BLOCK_NAME 64
+#define AGENT_PAGE_SIZE 4096u
+#define AGENT_ERROR_TEXT 256
+#define AGENT_NONCE 16
+
+enum agent_op {
+	AGENT_HELLO = 1,  /* reply only: sent unasked when the agent is up (reply.hello) */
+	AGENT_SETUP,      /* + 2 fds: staging, device state; find RAM blocks (reply.blocks) */
+	AGENT_SELFTEST,   /* VM must not run: save, reset, load into itself, save, compare */
+	AGENT_TRACK,      /* primary: arm dirty tracking; everything is clean afterwards */
+	AGENT_CHECKPOINT, /* primary: stop, save, harvest, marker, run on (reply.checkpoint) */
+	AGENT_VIEW,       /* secondary, VM stopped: turn RAM into a private view of an image memfd */
+	AGENT_APPLY,      /* secondary: stop, drop, apply staging, [reset, load, drop, marker, run] */
+	AGENT_STOP,       /* stop the VM (no disk flush) */
+	AGENT_CONT,       /* run the VM */
+	AGENT_UNTRACK,    /* primary: stop tracking, for example before a new seeding */
+};
+
+/* request flags */
+#define AGENT_F_RUN    1u /* CHECKPOINT, APPLY: run the VM afterwards */
+#define AGENT_F_LOAD   2u /* APPLY: load the device state, too (off: RAM image only, mode checkpoint) */
+#define AGENT_F_HASH   4u /* CHECKPOINT, APPLY: hash all RAM while the VM is stopped (slow; tests) */
+#define AGENT_F_STAGED 8u /* APPLY: the staging area holds pages to apply (off: only load and run) */
+
+/* daemon -> agent */
+struct agent_request {
+	uint32_t op;    /* enum agent_op */
+	uint32_t flags; /* AGENT_F_* */
+	uint64_t epoch; /* for messages only */
+	uint8_t nonce[AGENT_NONCE]; /* CHECKPOINT, APPLY: goes into the marker frame */
+	int64_t advance_ns; /* APPLY with LOAD: add to the guest's clocks, >= 0: the time since the PVM
+			     * ran on, so that both guests' clocks read alike */
+};
+
+struct agent_block {
+	char name[AGENT_BLOCK_NAME]; /* QEMU's idstr, NUL-terminated */
+	uint64_t size;               /* bytes used, rounded up to whole pages */
+};
+
+/* agent -> daemon */
+struct agent_reply {
+	uint32_t op;
+	int32_t status; /* 0 or a negative errno */
+	char error[AGENT_ERROR_TEXT]; /* one line for the operator; empty if status is 0 */
+	union {
+		struct {
+			uint32_t proto;           /* AGENT_PROTO_VERSION */
+			int32_t major, minor, micro; /* QEMU's version, -1 unknown */
+			char driver[16];          /* "direct" */
+		} hello;
+		struct {
+			uint32_t n;
+			uint32_t pad;
+			struct agent_block block[AGENT_MAX_BLOCKS];
+			uint64_t stage_size; /* bytes the staging memfd was grown to (sparse) */
+		} blocks;
+		struct {
+			uint64_t pages;       /* harvested */
+			uint64_t device_bytes;/* length of device state, from offset 0 of its memfd */
+			uint64_t net_unread;  /* bytes the VM had not yet read from its NIC socket */
+			int64_t stop_ns, save_ns, scan_ns, copy_ns, cont_ns;
+			int64_t pause_ns;     /* VM stopped until running again */
+			int64_t ran_at_ns;    /* CLOCK_MONOTONIC when the VM ran on */
+			uint64_t hash;        /* of all RAM, with AGENT_F_HASH */
+		} checkpoint;
+		struct {
+			uint64_t dropped;     /* private pages dropped */
+			uint64_t applied;     /* pages applied */
+			int64_t stop_ns, drop_ns, apply_ns, reset_ns, load_ns, cont_ns;
+			int64_t total_ns;
+			uint64_t hash;
+		} apply;
+	};
+};
+
+/*
+ * Staging area: a header, then records, then page data.
+ *
+ *   struct stage_header | struct stage_record[nrec] | padding to a page | pages
+ *
+ * A record is a run of pages of one block. Runs flagged zero have no page data. Records are in order of
+ * block, then offset; page data is in the order of records. The reader checks every number.
+ */
+#define STAGE_MAGIC 0x47545343u
+#define STAGE_VERSION 1u
+#define STAGE_ZERO 1u
+
+struct stage_header {
+	uint32_t magic;    /* STAGE_MAGIC */
+	uint32_t version;  /* STAGE_VERSION */
+	uint64_t nrec;
+	uint64_t npages;   /* with data, zero runs not counted */
+	uint64_t data_off; /* of the first page from the start of the area, page-aligned */
+};
+
+struct stage_record {
+	uint32_t block;  /* index in reply.blocks */
+	uint32_t flags;  /* STAGE_ZERO */
+	uint64_t offset; /* in the block, bytes, page-aligned */
+	uint64_t npages; /* > 0 */
+};
+
+_Static_assert(sizeof(struct stage_header) == 32, "staging layout");
+_Static_assert(sizeof(struct stage_record) == 24, "staging layout");
+
+/*
+ * Marker frame. QEMU's NIC is `-netdev socket,fd=N` on a stream socketpair: each frame is preceded by
+ * its length, 4 bytes big endian. While the VM is stopped the agent writes one frame of its own into
+ * that stream, so that the daemon knows which frames the guest sent before the boundary and which
+ * after. The guest cannot forge it: it does not know the nonce.
+ */
+#define AGENT_MARKER_MAGIC "COLO-MRK"
+struct agent_marker {
+	char magic[8];
+	uint8_t nonce[AGENT_NONCE];
+};
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * spawn.h - start a child that gets a fixed set of descriptors and dies with its parent
+ */
+#ifndef COLO_SPAWN_H
+#define COLO_SPAWN_H
+
+#include <sys/types.h>
+
+struct child {
+	pid_t pid; /* 0: none */
+	int pidfd; /* readable when the child has ended; -1: none */
+};
+
+/* argv: NULL-terminated. fds[i] becomes descriptor 3+i in the child, all others but 0 to 2 are closed;
+ * standard output and error go to out_fd (< 0: inherited). The child gets SIGKILL when the calling
+ * thread ends. 0 or -errno (also when exec failed). */
+int spawn_child(struct child *c, char *const argv[], const int *fds, int nfds, int out_fd);
+/* Collects the ended child: exit status as of wait(2) in *status. 0, or -EAGAIN: still running. */
+int spawn_reap(struct child *c, int *status);
+/* SIGKILL and collect */
+void spawn_kill(struct child *c);
+
+#endif

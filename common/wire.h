@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * wire.h - sockets: file descriptors in messages, whole reads and writes, options
+ */
+#ifndef COLO_WIRE_H
+#define COLO_WIRE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* One message with up to 4 descriptors. 0 or -errno. */
+int wire_send_fds(int sock, const void *p, size_t n, const int *fds, int nfds);
+int wire_set_nonblock(int fd, int on);
+void wire_set_tcp(int fd); /* no delay, keep what is queued small */
+/* CLOCK_MONOTONIC */
+uint64_t clock_now_ns(void);
+
+#endif

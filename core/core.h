@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * core.h - all decisions of a node: role, state, epochs, checkpoints, release, failover
+ *
+ * Pure code: no descriptor, clock, thread or random source. The driver (daemon, or a simulator in the
+ * tests) tells the core what happened (core_event()), and carries out, in order, the actions the core
+ * lists. Times are microseconds of one monotonic clock, read by the driver.
+ */
+#ifndef COLO_CORE_H
+#define COLO_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum core_role { CORE_PRIMARY, CORE_SECONDARY };
+
+/* what each state means and may do stands at the head of core.c */
+#define CORE_STATES(X)             \
+	X(STARTING, "starting")    \
+	X(CONNECTING, "connecting")\
+	X(ALONE, "alone")          \
+	X(SYNCING, "syncing")      \
+	X(SEEDING, "seeding")      \
+	X(PROTECTED, "protected")  \
+	X(CLAIMING, "claiming")    \
+	X(TAKEOVER, "takeover")    \
+	X(GIVEN_UP, "given-up")    \
+	X(FAILED, "failed")        \
+	X(STOPPED, "stopped")
+enum core_state {
+#define X(name, text) CORE_##name,
+	CORE_STATES(X)
+#undef X
+	CORE_NSTATES
+};
+const char *core_state_name(enum core_state s);
+
+/* why a checkpoint was taken */
+#define CORE_CAUSES(X)             \
+	X(START, "start")          \
+	X(PERIODIC, "periodic")    \
+	X(MISMATCH, "mismatch")    \
+	X(MISSING, "missing")      \
+	X(FULL, "full")            \
+	X(DISK, "disk")            \
+	X(MANUAL, "manual")
+enum core_cause {
+#define X(name, text) CORE_CAUSE_##name,
+	CORE_CAUSES(X)
+#undef X
+	CORE_NCAUSES
+};
+const char *core_cause_name(enum core_cause c);
+
+/* why the peer was lost or a failover began */
+#define CORE_LOSSES(X)                      \
+	X(NONE, "none")                     \
+	X(SILENT, "peer-silent")            \
+	X(CLOSED, "peer-closed")            \
+	X(PVM_DIED, "pvm-died")             \
+	X(MANUAL, "manual")                 \
+	X(PROTOCOL, "peer-protocol-error")
+enum core_loss {
+#define X(name, text) CORE_LOSS_##name,
+	CORE_LOSSES(X)
+#undef X
+	CORE_NLOSSES
+};
+const char *core_loss_name(enum core_loss l);
+
+enum core_event_type {
+	CORE_EV_STARTED,        /* local parts are up (primary: the VM runs) */
+	CORE_EV_START_FAILED,
+	CORE_EV_PEER_UP,        /* all channels to the peer are connected */
+	CORE_EV_PEER_LOST,      /* .loss */
+	CORE_EV_RX,             /* anything came from the peer */
+	CORE_EV_TICK,           /* time has passed; sockets were read before */
+	CORE_EV_DISK_SYNCED,    /* primary: the peer's disk gets the same content */
+	CORE_EV_SEEDED,         /* primary: both VMs stand at the same RAM, the PVM is tracked and runs;
+				 * secondary: the SVM has its private view */
+	CORE_EV_SEED_FAILED,
+	CORE_EV_WANT_CHECKPOINT,/* .cause */
+	CORE_EV_HARVESTED,      /* primary: PVM runs on, .epoch has begun; status < 0: not taken */
+	CORE_EV_HELD,           /* primary: the peer holds the checkpoint that begins .epoch */
+	CORE_EV_APPLIED,        /* primary: the SVM runs in .epoch */
+	CORE_EV_COMPLETE,       /* secondary: all of the checkpoint of .epoch is here */
+	CORE_EV_APPLY_DONE,     /* secondary: status */
+	CORE_EV_CLAIM,          /* answer of the arbiter: status 0 won, 1 lost, < 0 unknown */
+	CORE_EV_VM_DIED,        /* the local QEMU ended unasked */
+	CORE_EV_HANDOVER,       /* secondary: the primary says that its VM is gone, or gives up its role */
+	CORE_EV_DISMISSED,      /* secondary: the primary serves alone; never take over */
+	CORE_EV_FAILOVER,       /* the operator asks this node to serve */
+	CORE_EV_GUEST_OFF,      /* primary: the guest powered itself off */
+	CORE_EV_STOP,           /* the operator asks this node to stop */
+};
+
+struct core_event {
+	enum core_event_type type;
+	uint64_t now_us;
+	uint64_t epoch;
+	int status;
+	enum core_cause cause;
+	enum core_loss loss;
+};
+
+enum core_action_type {
+	CORE_ACT_SYNC_DISK,     /* primary: link the disks, send what differs */
+	CORE_ACT_SEED,          /* primary: begin the live migration, tell the peer to receive it */
+	CORE_ACT_HARVEST,       /* primary: take the checkpoint that begins .epoch */
+	CORE_ACT_RELEASE,       /* primary: output before .epoch may leave */
+	CORE_ACT_COMPARE,       /* primary: the SVM of .epoch runs; its answers count */
+	CORE_ACT_HELD,          /* secondary: tell the primary that .epoch is held */
+	CORE_ACT_APPLY,         /* secondary: switch to .epoch */
+	CORE_ACT_APPLIED,       /* secondary: tell the primary */
+	CORE_ACT_CLAIM,         /* ask the arbiter for .epoch (as generation) */
+	CORE_ACT_SERVE,         /* primary: protection is over, pass everything */
+	CORE_ACT_TAKE_OVER,     /* secondary: the SVM serves, this node is primary */
+	CORE_ACT_HEARTBEAT,     /* send one */
+	CORE_ACT_DROP_PEER,     /* close the peer link */
+	CORE_ACT_HAND_OVER,     /* primary: tell the peer to take over */
+	CORE_ACT_DISMISS,       /* primary: tell the peer that it must not take over */
+	CORE_ACT_KILL_VM,       /* the local VM must not run any more */
+	CORE_ACT_GUEST_OFF,     /* primary: tell the peer that the guest is off */
+	CORE_ACT_EXIT,          /* end the daemon; .status */
+};
+
+struct core_action {
+	enum core_action_type type;
+	uint64_t epoch;
+	enum core_cause cause;
+	enum core_loss loss;
+	int status;
+};
+
+struct core_config {
+	enum core_role role;
+	uint64_t heartbeat_us;  /* interval */
+	unsigned int misses;    /* heartbeats that may be missing */
+	uint64_t periodic_us;   /* longest time without a checkpoint */
+	bool checkpoint_mode;   /* every periodic_us, the SVM does not run */
+};
+
+enum core_phase { CORE_IDLE, CORE_HARVESTING, CORE_SENDING, CORE_APPLYING };
+
+#define CORE_MAX_ACTIONS 8
+
+struct core {
+	struct core_config cfg;
+	enum core_role role;
+	enum core_state state;
+	enum core_phase phase;
+	uint64_t epoch;         /* primary: of the PVM's output; secondary: of the SVM */
+	uint64_t complete;      /* secondary: epoch of a complete checkpoint not yet applied, or 0 */
+	uint64_t generation;
+	uint64_t last_rx_us, last_tx_us, last_checkpoint_us;
+	bool peer_up, wanted;
+	enum core_cause wanted_cause;
+	enum core_loss loss;    /* of the last failover or loss of the peer */
+	uint64_t lost_at_us;    /* when the peer was last heard before it was lost */
+	uint64_t detected_us;   /* when the loss was noticed */
+	uint64_t checkpoints[CORE_NCAUSES];
+	enum core_cause cause;  /* of the checkpoint under way */
+
+	struct core_action act[CORE_MAX_ACTIONS];
+	size_t nact;
+};
+
+void core_init(struct core *c, const struct core_config *cfg);
+/* Fills c->act[0..nact); the driver carries them out before the next event. */
+void core_event(struct core *c, const struct core_event *e);
+/* when CORE_EV_TICK makes sense next; never more than a heartbeat interval away while a peer is up */
+uint64_t core_next_tick(const struct core *c);
+
+#endif

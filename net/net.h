@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * net.h - the comparing module (primary) and the translator (secondary): pure code
+ *
+ * No file descriptors, no clock, no threads, no randomness: frames go in with the time they came, frames
+ * come out through callbacks, before the call returns. All times are microseconds of one monotonic
+ * clock. Frames are Ethernet frames without vnet header or FCS; a callback's frame is valid only
+ * during the callback.
+ *
+ * Rules R1 and R2 are DESIGN.md's: what leaves through cm_ops.release was either emitted alike by the
+ * SVM of this epoch, or came before a boundary that the secondary holds.
+ */
+#ifndef COLO_NET_H
+#define COLO_NET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NET_FRAME_MAX 65550u
+
+/* why the comparing module wants a checkpoint */
+#define CM_CAUSES(X)                                                            \
+	X(MISMATCH, "mismatch") /* PVM and SVM said different things */         \
+	X(MISSING, "missing")   /* the SVM did not answer in time */            \
+	X(FULL, "full")         /* too much is held */
+enum cm_cause {
+#define X(name, text) CM_##name,
+	CM_CAUSES(X)
+#undef X
+	CM_NCAUSES
+};
+const char *cm_cause_name(enum cm_cause c);
+
+enum cm_mode {
+	CM_PASS,       /* unprotected: every frame of the PVM leaves at once */
+	CM_COMPARE,    /* mode colo */
+	CM_HOLD,       /* mode checkpoint: everything waits for the boundary */
+};
+
+struct cm_ops {
+	/* PVM frame (ACK number possibly clamped) that may go to the LAN now */
+	void (*release)(void *opaque, const uint8_t *frame, size_t len);
+	/* a checkpoint is needed; called once, again only after the next cm_boundary() */
+	void (*want_checkpoint)(void *opaque, enum cm_cause cause);
+	/* the PVM opened a TCP connection (its SYN or SYN-ACK): the translator on the secondary has to
+	 * see this frame before any later frame of the client. Called before the frame is released. */
+	void (*pvm_syn)(void *opaque, const uint8_t *frame, size_t len);
+};
+
+struct cm_config {
+	size_t max_flows;       /* 0: 65536 */
+	size_t max_held_bytes;  /* of PVM and SVM frames together; 0: 64 MiB; beyond: CM_FULL */
+	uint32_t wait_min_us;   /* least and most time to wait for a missing answer; */
+	uint32_t wait_max_us;   /* 0: 20 ms, 200 ms. In between it follows the measured lag. */
+};
+
+struct cm_stats {
+	uint64_t flows;                  /* now */
+	uint64_t held_packets, held_bytes; /* now */
+	uint64_t released, matched_bytes; /* ever */
+	uint64_t released_by_checkpoint;  /* frames, ever */
+	uint64_t mismatches, missing, full; /* ever */
+	uint64_t stale_svm_frames;       /* of another epoch, dropped */
+	uint64_t acks_clamped;
+	uint32_t lag_us;                 /* smoothed: SVM's answer after the PVM's */
+};
+
+struct cm;
+struct cm *cm_new(const struct cm_config *cfg, const struct cm_ops *ops, void *opaque);
+void cm_free(struct cm *cm);
+/* CM_PASS also releases everything that is held, in order */
+void cm_set_mode(struct cm *cm, enum cm_mode mode, uint64_t now_us);
+/* The SVM starts as a copy of the PVM: as cm_boundary() + cm_held(), for epoch. */
+void cm_start_epoch(struct cm *cm, uint64_t epoch, uint64_t now_us);
+
+void cm_from_client(struct cm *cm, const uint8_t *frame, size_t len, uint64_t now_us);
+void cm_from_pvm(struct cm *cm, const uint8_t *frame, size_t len, uint64_t now_us);
+/* epoch: of the SVM that said it; frames of another than the current one are dropped */
+void cm_from_svm(struct cm *cm, uint64_t epoch, const uint8_t *frame, size_t len, uint64_t now_us);
+
+/* The PVM's output so far belongs before the boundary; `epoch` begins. What the SVM of an older epoch
+ * says is ignored from here on: each flow's comparison starts anew where the PVM stands. */
+void cm_boundary(struct cm *cm, uint64_t epoch, uint64_t now_us);
+/* The secondary holds the complete checkpoint that begins `epoch`: all held from before leaves. */
+void cm_held(struct cm *cm, uint64_t epoch, uint64_t now_us);
+
+/* Look for answers that are missing too long. Returns the time of the next call that makes sense, or
+ * UINT64_MAX. To be called at that time, not after each frame. */
+uint64_t cm_tick(struct cm *cm, uint64_t now_us);
+uint64_t cm_next_tick(const struct cm *cm);
+void cm_get_stats(const struct cm *cm, struct cm_stats *out);
+
+/*
+ * Translator, on the secondary. A connection opened since the last checkpoint has another ISN, and
+ * another timestamp clock, on the SVM. Frames of the SVM are rewritten to the PVM's numbers, frames of
+ * the client to the SVM's; checksums are adjusted. A connection that is not in its table is older than
+ * the checkpoint: both VMs count alike. Frames are rewritten in place.
+ */
+struct tr;
+struct tr *tr_new(size_t max_flows); /* 0: 65536 */
+void tr_free(struct tr *tr);
+void tr_pvm_syn(struct tr *tr, const uint8_t *frame, size_t len);
+/* both: false if the frame cannot be translated (the PVM's ISN is not known yet; malformed TCP) and
+ * must be dropped, except that a SYN or SYN-ACK of the SVM whose PVM ISN is unknown passes raw (true) */
+bool tr_to_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now_us);
+bool tr_from_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now_us);
+/* the SVM is a copy of the PVM again: forget all */
+void tr_reset(struct tr *tr);
+/* the SVM serves from now on: its timestamps must not run behind what the clients saw */
+void tr_failover(struct tr *tr, uint32_t bump_ms);
+size_t tr_flows(const struct tr *tr);
+
+#endif
