@@ -57,6 +57,7 @@ class Account:
         """The workload's entry in build/demo.json."""
         return {"name": self.name, "requests": self.requests, "failures": self.failures,
                 "broken": self.broken, "max_gap_ms": round(self.max_gap * 1000, 1),
+                "gap_at": self.gap_at,
                 "open_connection": self.open_connection, "notes": self.notes, **self.extra}
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 
+HISTORY = "SELECT count(*) FROM pgbench_history"
 SUMS = ("SELECT (SELECT sum(abalance) FROM pgbench_accounts), "
         "(SELECT sum(bbalance) FROM pgbench_branches), "
         "(SELECT sum(tbalance) FROM pgbench_tellers), "

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Collect measurements, work out ratios, write bench/results.json."""
+import json
+import os
+import platform
+from statistics import median
+
+from loads import BY_NAME, LOADS, ratio
+
+MODES = ("native", "twin", "colo", "checkpoint")
+
+
+def by_cause_between(before, after):
+    """Checkpoints by cause between two `colo status` of the primary."""
+    old = ((before or {}).get("checkpoints") or {}).get("by_cause", {})
+    new = ((after or {}).get("checkpoints") or {}).get("by_cause", {})
+    return {cause: count - old.get(cause, 0) for cause, count in new.items()
+            if count - old.get(cause, 0)}
+
+
+def merge_rounds(samples):
+    """One entry of `runs` from the rounds of one load: the median, with all values kept."""
+    good = [sample for sample in samples if sample.get("value") is not None]
+    if not good:
+        return dict(samples[-1], value=None)
+    middle = median(sample["value"] for sample in good)
+    nearest = min(good, key=lambda sample: abs(sample["value"] - middle))
+    return dict(nearest, value=round(middle, 3), rounds=[round(s["value"], 3) for s in good])
+
+
+def add_ratios(runs):
+    """Fill ratio_native and ratio_twin of @runs."""
+    base = {(run["load"], run["mode"], run["vcpus"]): run["value"] for run in runs}
+    for run in runs:
+        load = BY_NAME[run["load"]]
+        for mode in ("native", "twin"):
+            other = base.get((run["load"], mode, run["vcpus"]))
+            run[f"ratio_{mode}"] = ratio(load, run["value"], other)
+
+
+def merge(samples):
+    """All entries of `runs` from all samples, in the order of loads and modes."""
+    groups = {}
+    for sample in samples:
+        groups.setdefault((sample["vcpus"], sample["load"], sample["mode"]), []).append(sample)
+    runs = []
+    for vcpus in sorted({key[0] for key in groups}):
+        for load in LOADS:
+            runs += [merge_rounds(groups[vcpus, load.name, mode]) for mode in MODES
+                     if (vcpus, load.name, mode) in groups]
+    add_ratios(runs)
+    return runs
+
+
+def machine():
+    """What the figures were taken on."""
+    model = "unknown"
+    with open("/proc/cpuinfo", encoding="utf-8") as info:
+        for line in info:
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return {"cpus": os.cpu_count(), "cpu": model, "kernel": platform.release()}
+
+
+def write(path, content):
+    """Write @content as JSON, the old file kept until the new one is whole."""
+    with open(path + ".new", "w", encoding="utf-8") as out:
+        json.dump(content, out, indent=1)
+        out.write("\n")
+    os.replace(path + ".new", path)

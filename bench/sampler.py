@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""CPU time and memory of what runs on a lab host, found by the network namespace it lives in."""
+import os
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def _read(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def namespace_pids(namespace):
+    """Processes in a network namespace (`net:[N]`, as /proc/PID/ns/net reads)."""
+    pids = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            if os.readlink(f"/proc/{entry}/ns/net") == namespace:
+                pids.append(int(entry))
+        except OSError:
+            continue
+    return pids
+
+
+def process_cpu(pid):
+    """(name, CPU seconds) of a process, None when it has gone."""
+    text = _read(f"/proc/{pid}/stat")
+    if not text:
+        return None
+    name = text[text.index("(") + 1:text.rindex(")")]
+    fields = text[text.rindex(")") + 2:].split()
+    return name, (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def process_memory(pid):
+    """Resident set (kB, shared parts in full) and proportional set (kB) of a process."""
+    found = {}
+    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
+        key, _, value = line.partition(":")
+        if key in ("Rss", "Pss"):
+            found[key] = int(value.split()[0])
+    return found.get("Rss", 0), found.get("Pss", 0)
+
+
+def cpu_of(namespaces):
+    """{host: {pid: (name, seconds)}} for {host: namespace}."""
+    return {host: {pid: cpu for pid in namespace_pids(namespace) if (cpu := process_cpu(pid))}
+            for host, namespace in namespaces.items()}
+
+
+def cpu_between(before, after):
+    """CPU seconds by host and program between two results of cpu_of()."""
+    spent = {}
+    for host, processes in after.items():
+        for pid, (name, seconds) in processes.items():
+            past = before.get(host, {}).get(pid, (name, 0.0))[1]
+            by_name = spent.setdefault(host, {})
+            by_name[name] = round(by_name.get(name, 0.0) + seconds - past, 2)
+    return {host: {name: value for name, value in names.items() if value}
+            for host, names in spent.items()}
+
+
+def memory_of(namespaces):
+    """Memory by host and program: {host: {name: {rss_mb, pss_mb}}}."""
+    used = {}
+    for host, namespace in namespaces.items():
+        by_name = used.setdefault(host, {})
+        for pid in namespace_pids(namespace):
+            cpu = process_cpu(pid)
+            rss, pss = process_memory(pid)
+            if not cpu or not rss:
+                continue
+            entry = by_name.setdefault(cpu[0], {"rss_mb": 0.0, "pss_mb": 0.0})
+            entry["rss_mb"] = round(entry["rss_mb"] + rss / 1024, 1)
+            entry["pss_mb"] = round(entry["pss_mb"] + pss / 1024, 1)
+    return used

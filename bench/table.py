@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tables of bench/RESULTS.md, between two markers; what stands around them is written by hand."""
+import os
+
+from loads import LOADS
+from results import MODES
+
+BEGIN = "<!-- results: begin (written by bench/bench) -->"
+END = "<!-- results: end -->"
+
+
+def number(value):
+    """A figure with three or so digits that matter."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _row(cells):
+    return "| " + " | ".join(cells) + " |"
+
+
+def _header(cells):
+    return [_row(cells), _row(["---"] + ["---:"] * (len(cells) - 1))]
+
+
+def _find(runs, load, mode, vcpus):
+    for run in runs:
+        if (run["load"], run["mode"], run["vcpus"]) == (load.name, mode, vcpus):
+            return run
+    return {}
+
+
+def throughput(runs, vcpus):
+    """Values of each mode, ratios of the protected ones."""
+    lines = _header(["load", "unit", *MODES, "colo / native", "colo / twin", "checkpoint / native"])
+    for load in LOADS:
+        by_mode = {mode: _find(runs, load, mode, vcpus) for mode in MODES}
+        if not any(by_mode.values()):
+            continue
+        ratios = [by_mode["colo"].get("ratio_native"), by_mode["colo"].get("ratio_twin"),
+                  by_mode["checkpoint"].get("ratio_native")]
+        lines.append(_row([load.title, load.unit,
+                           *(number(by_mode[mode].get("value")) for mode in MODES),
+                           *("-" if value is None else f"{value:.2f}" for value in ratios)]))
+    return lines
+
+
+def _latency(run):
+    if run.get("p50_ms") is not None:
+        return f"{number(run['p50_ms'])} / {number(run.get('p99_ms'))}"
+    return f"{number(run['avg_ms'])} avg" if run.get("avg_ms") is not None else "-"
+
+
+def latency(runs, vcpus):
+    """Latencies of each mode."""
+    lines = _header(["latency p50 / p99, ms", *MODES])
+    for load in LOADS:
+        found = [_find(runs, load, mode, vcpus) for mode in MODES]
+        if any(found):
+            lines.append(_row([load.title, *(_latency(run) for run in found)]))
+    return lines
+
+
+def _causes(run):
+    causes = run.get("checkpoints") or {}
+    return ", ".join(f"{cause} {count}" for cause, count in causes.items()) or "none"
+
+
+def _pause(run):
+    pause = run.get("pause_us") or {}
+    return " / ".join("-" if pause.get(key) is None else f"{pause[key] / 1000:.1f}"
+                      for key in ("p50", "p99"))
+
+
+def _host_cpu(run):
+    return " / ".join(f"{sum(names.values()):.1f}" for _, names in sorted(
+        (run.get("cpu_s") or {}).items())) or "-"
+
+
+def protection(runs, vcpus):
+    """What the protection did and took in mode colo."""
+    lines = _header(["mode colo", "checkpoints by cause", "pause p50 / p99, ms",
+                     "CPU s of host a / b"])
+    for load in LOADS:
+        run = _find(runs, load, "colo", vcpus)
+        if run:
+            lines.append(_row([load.title, _causes(run), _pause(run), _host_cpu(run)]))
+    return lines
+
+
+def render(content):
+    """All tables of a results.json."""
+    runs, lines = content["runs"], []
+    machine = content["machine"]
+    lines += [f"Taken {content['date']} on {machine['cpus']} CPUs ({machine['cpu']}), Linux "
+              f"{machine['kernel']}; {content['seconds']} s per load, {content['rounds']} round(s). "
+              "Reproduce with", "", f"    {content['command']}", ""]
+    for vcpus in sorted({run["vcpus"] for run in runs}):
+        lines += [f"### Guest with {vcpus} vCPU, {content['mem']}", "", *throughput(runs, vcpus), "",
+                  *latency(runs, vcpus), ""]
+        if any(run["mode"] == "colo" and run["vcpus"] == vcpus for run in runs):
+            lines += [*protection(runs, vcpus), ""]
+    return lines
+
+
+def update(path, content):
+    """Put the tables into @path, which is made when it is not there."""
+    text = f"# Results\n\n{BEGIN}\n{END}\n"
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as old:
+            text = old.read()
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"{path}: the markers around the tables are gone")
+    head, _, rest = text.partition(BEGIN)
+    tail = rest.partition(END)[2]
+    with open(path, "w", encoding="utf-8") as out:
+        out.write("\n".join([head + BEGIN, *render(content), END + tail]))
