@@ -4,7 +4,9 @@
  *
  * The disk manager is an nbdkit plugin, one process per disk, a child of the daemon. QEMU reaches it by
  * NBD over a unix socket. The daemon reaches it over an inherited SOCK_SEQPACKET socketpair
- * (parameter control-fd=N), host byte order. The daemon connects the two hosts' disk managers: it
+ * (parameter control-fd=N), host byte order. A second such socket (boundary-fd=N, optional) is given to
+ * the agent in QEMU for DISK_BOUNDARY; it takes the same requests and gets the answers to its own, but
+ * no events. The daemon connects the two hosts' disk managers: it
  * hands each one end of an established TCP connection (DISK_LINK, SCM_RIGHTS).
  */
 #ifndef COLO_DISK_PROTO_H
@@ -79,6 +81,7 @@ struct disk_message {
 
 /* disk manager -> disk manager, big endian, over the link; primary to secondary only */
 #define DISK_LINK_MAGIC 0x434f4c44u
+#define DISK_LINK_MAX_DATA 262144u /* per DISK_LINK_WRITE; larger ones are split */
 enum disk_link_op {
 	DISK_LINK_WRITE = 1, /* offset, length, then data */
 	DISK_LINK_ZERO,      /* offset, length; no data (trim or write-zeroes) */

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * control.c - messages from and to the daemon
+ *
+ * One thread serves the daemon's requests one after another and takes down a link that failed. The
+ * daemon owns QEMU and us: when it is gone (end of file) there is nobody left to decide anything, so
+ * nbdkit ends, after what was written is stable.
+ */
+#include "disk/disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+int control_send(struct disk *d, const struct disk_message *m, bool wait)
+{
+	ssize_t n;
+
+	do {
+		pthread_mutex_lock(&d->control_lock);
+		n = send(d->config.control_fd, m, sizeof(*m), MSG_NOSIGNAL | MSG_DONTWAIT);
+		pthread_mutex_unlock(&d->control_lock);
+		if (n < 0 && errno == EAGAIN && wait)
+			link_poll(d->config.control_fd, POLLOUT);
+	} while (n < 0 && (errno == EINTR || (errno == EAGAIN && wait)));
+	return n < 0 ? -errno : 0;
+}
+
+int control_event(struct disk *d, uint32_t op, uint64_t epoch, bool wait, const char *text)
+{
+	struct disk_message m = { .op = op, .epoch = epoch };
+
+	snprintf(m.text, sizeof(m.text), "%s", text);
+	return control_send(d, &m, wait);
+}
+
+static void say_hello(struct disk *d)
+{
+	struct disk_message m = { .op = DISK_EV_HELLO };
+
+	m.hello.proto = DISK_PROTO_VERSION;
+	m.hello.size = d->storage.size;
+	m.hello.identity = d->identity;
+	control_send(d, &m, true);
+}
+
+/* Closes all descriptors in the message but the first one of a LINK. */
+static int take_fd(struct msghdr *msg, bool keep)
+{
+	int kept = -1;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+			if (keep && kept < 0)
+				kept = fd;
+			else
+				close(fd);
+		}
+	}
+	return kept;
+}
+
+static void dispatch(struct disk *d, const struct disk_request *req, int fd, struct disk_message *answer)
+{
+	switch (req->op) {
+	case DISK_LINK:
+		role_link(d, fd, req->role, answer);
+		break;
+	case DISK_UNLINK:
+		role_unlink(d, answer);
+		break;
+	case DISK_BOUNDARY:
+		role_boundary(d, req->epoch, answer);
+		break;
+	case DISK_COMMIT:
+		role_commit(d, req->epoch, answer);
+		break;
+	case DISK_FAILOVER:
+		role_failover(d, answer);
+		break;
+	case DISK_STATUS:
+		role_status(d, answer);
+		break;
+	default:
+		answer->status = -EOPNOTSUPP;
+		snprintf(answer->text, sizeof(answer->text), "unknown request %u", req->op);
+	}
+}
+
+static void serve(struct disk *d, const struct disk_request *req, int fd)
+{
+	struct disk_message answer = { .op = req->op, .epoch = req->epoch };
+	bool linked;
+	int r;
+
+	dispatch(d, req, fd, &answer);
+	linked = req->op == DISK_LINK && answer.status == 0;
+	if (!linked && fd >= 0)
+		close(fd);
+	control_send(d, &answer, true);
+	if (!linked)
+		return;
+	r = link_start(d); /* after the answer, so that no event overtakes it */
+	if (r)
+		link_fail(d, "cannot start a thread: %s", strerror(-r));
+}
+
+/* One request. False at end of file. */
+static bool receive_request(struct disk *d)
+{
+	struct disk_request req = { .op = 0 };
+	char fds[CMSG_SPACE(8 * sizeof(int))];
+	struct iovec iov = { &req, sizeof(req) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = fds,
+			      .msg_controllen = sizeof(fds) };
+	ssize_t n = recvmsg(d->config.control_fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	bool sane = n == (ssize_t)sizeof(req) && !(msg.msg_flags & MSG_TRUNC);
+	int fd;
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR;
+	fd = take_fd(&msg, sane && req.op == DISK_LINK);
+	if (n == 0)
+		return false;
+	if (sane) {
+		serve(d, &req, fd);
+	} else {
+		struct disk_message answer = { .op = req.op, .status = -EBADMSG };
+
+		snprintf(answer.text, sizeof(answer.text), "a request has %zu bytes, this one not",
+			 sizeof(req));
+		control_send(d, &answer, true);
+	}
+	return true;
+}
+
+/* The peer never talks to a primary, so anything to be read there is its end, or nonsense. */
+static void primary_link_readable(struct disk *d)
+{
+	char c;
+	ssize_t n = recv(d->link.fd, &c, 1, MSG_DONTWAIT | MSG_PEEK);
+
+	if (n > 0)
+		link_fail(d, "the peer broke the protocol: a secondary sent data");
+	else if (n == 0)
+		link_fail(d, "the peer closed the connection");
+	else if (errno != EAGAIN && errno != EINTR)
+		link_fail(d, "the peer is gone: %s", strerror(errno));
+}
+
+static void daemon_gone(struct disk *d)
+{
+	int r;
+
+	link_close(d); /* so that no request waits for the peer */
+	r = d->role == DISK_SECONDARY ? 0 : disk_flush(d);
+	if (r)
+		nbdkit_error("last flush: %s", strerror(-r));
+	nbdkit_debug("the daemon is gone");
+	nbdkit_shutdown();
+}
+
+static void *control_thread(void *arg)
+{
+	struct disk *d = arg;
+
+	for (;;) {
+		bool watch = d->link.fd >= 0 && d->link.role == DISK_PRIMARY && !d->link.failed;
+		struct pollfd p[] = {
+			{ .fd = d->config.control_fd, .events = POLLIN },
+			{ .fd = d->control_stop_fd, .events = POLLIN },
+			{ .fd = d->link.done_fd, .events = POLLIN },
+			{ .fd = watch ? d->link.fd : -1, .events = POLLIN | POLLRDHUP },
+		};
+
+		if (poll(p, 4, -1) < 0)
+			continue;
+		if (p[1].revents)
+			break;
+		if (p[3].revents)
+			primary_link_readable(d);
+		if (p[2].revents)
+			role_link_lost(d);
+		if (p[0].revents && !receive_request(d)) {
+			daemon_gone(d);
+			break;
+		}
+	}
+	return NULL;
+}
+
+int control_start(struct disk *d)
+{
+	int r;
+
+	d->control_stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (d->control_stop_fd < 0)
+		return -errno;
+	say_hello(d);
+	r = disk_thread(&d->control_thread, control_thread, d);
+	d->control_running = r == 0;
+	return r;
+}
+
+void control_stop(struct disk *d)
+{
+	uint64_t one = 1;
+
+	if (!d->control_running)
+		return;
+	while (write(d->control_stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+	pthread_join(d->control_thread, NULL);
+	d->control_running = false;
+	close(d->control_stop_fd);
+}

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * disk.c - the guest's requests
+ *
+ * ALONE, PRIMARY: storage serves. A write is on storage and in the link's stream before the guest is
+ * answered; the range lock makes the order of overlapping writes the same in both. After a failover the
+ * SVM cache still lies over storage until it has been written back; svm_cache.c says how that stays exact.
+ *
+ * SECONDARY: the SVM reads storage as of the last checkpoint with its own writes on top, and writes to
+ * its cache only. Its flushes promise nothing: nobody outside sees what the SVM does before a failover.
+ */
+#include "disk/disk.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "disk/identity.h"
+
+uint64_t disk_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+void disk_cond_init(pthread_cond_t *c)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(c, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+int disk_thread(pthread_t *t, void *(*fn)(void *), void *arg)
+{
+	sigset_t all, old;
+	int r;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(t, NULL, fn, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -r;
+}
+
+static void init_locks(struct disk *d)
+{
+	pthread_rwlockattr_t attr;
+
+	/* a COMMIT must not wait behind an endless row of readers */
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&d->io, &attr);
+	pthread_rwlockattr_destroy(&attr);
+	pthread_mutex_init(&d->control_lock, NULL);
+	range_lock_init(&d->ranges);
+}
+
+int disk_init(struct disk *d, char *why, size_t why_size)
+{
+	int r = storage_open(&d->storage, d->config.file, why, why_size);
+
+	if (r)
+		return r;
+	init_locks(d);
+	r = bitmap_init(&d->changed, d->storage.size);
+	if (!r)
+		r = svm_cache_init(&d->svm, &d->storage, d->config.cache_max, d->config.spill_dir);
+	if (!r)
+		r = pvm_cache_init(&d->pvm, d->config.cache_max);
+	if (!r)
+		r = link_init(d);
+	if (r)
+		snprintf(why, why_size, "cannot set up caches: %s", strerror(-r));
+	d->ready = r == 0;
+	return r;
+}
+
+void disk_destroy(struct disk *d)
+{
+	link_destroy(d);
+	pvm_cache_destroy(&d->pvm);
+	svm_cache_destroy(&d->svm);
+	bitmap_free(&d->changed);
+	range_lock_destroy(&d->ranges);
+	pthread_mutex_destroy(&d->control_lock);
+	pthread_rwlock_destroy(&d->io);
+	storage_close(&d->storage);
+}
+
+void disk_storage_error(struct disk *d, int r, const char *doing)
+{
+	uint64_t now = disk_now_ns(), last = atomic_load(&d->last_error_ns);
+	struct disk_message m = { .op = DISK_EV_ERROR, .status = r };
+
+	if (last && now - last < 1000000000u)
+		return;
+	if (!atomic_compare_exchange_strong(&d->last_error_ns, &last, now))
+		return;
+	snprintf(m.text, sizeof(m.text), "%s: %s failed: %s", d->config.file, doing, strerror(-r));
+	control_send(d, &m, false);
+}
+
+static bool is_secondary(struct disk *d)
+{
+	return atomic_load(&d->role) == DISK_SECONDARY;
+}
+
+static void want_checkpoint_if_half(struct disk *d)
+{
+	if (!svm_cache_crossed_half(&d->svm))
+		return;
+	control_event(d, DISK_EV_WANT_CHECKPOINT, 0, false, "the SVM cache is half full");
+}
+
+int disk_read(struct disk *d, void *buf, uint32_t len, uint64_t off)
+{
+	int r;
+
+	if (!range_ok(off, len, d->storage.size))
+		return -EINVAL;
+	pthread_rwlock_rdlock(&d->io);
+	r = svm_cache_read(&d->svm, buf, len, off);
+	pthread_rwlock_unlock(&d->io);
+	atomic_fetch_add(&d->reads, 1);
+	if (r)
+		disk_storage_error(d, r, "reading");
+	return r;
+}
+
+static int write_secondary(struct disk *d, const void *buf, uint32_t len, uint64_t off)
+{
+	return buf ? svm_cache_write(&d->svm, buf, len, off) : svm_cache_zero(&d->svm, len, off);
+}
+
+static int write_serving(struct disk *d, const void *buf, uint32_t len, uint64_t off, bool punch)
+{
+	bool overlay = !svm_cache_empty(&d->svm);
+	int r = 0;
+
+	/* noted first: a sync that begins now sees either this bit or, by the range lock, the data */
+	bitmap_note(&d->changed, off, len);
+	if (overlay)
+		r = svm_cache_settle_edges(&d->svm, off, len);
+	if (!r && buf)
+		r = storage_write(&d->storage, buf, len, off);
+	else if (!r)
+		r = storage_zero(&d->storage, len, off, punch);
+	if (r)
+		return r;
+	if (overlay)
+		svm_cache_forget(&d->svm, off, len);
+	if (buf)
+		link_mirror_write(d, buf, len, off);
+	else
+		link_mirror_zero(d, len, off);
+	return 0;
+}
+
+/* buf NULL: zeroes */
+static int change(struct disk *d, const void *buf, uint32_t len, uint64_t off, bool punch, bool fua)
+{
+	bool secondary;
+	struct range held;
+	int r;
+
+	if (!range_ok(off, len, d->storage.size))
+		return -EINVAL;
+	if (!len)
+		return 0;
+	pthread_rwlock_rdlock(&d->io);
+	secondary = is_secondary(d);
+	range_lock(&d->ranges, &held, off, len);
+	if (secondary)
+		r = write_secondary(d, buf, len, off);
+	else
+		r = write_serving(d, buf, len, off, punch);
+	range_unlock(&d->ranges, &held);
+	if (!r && fua && !secondary)
+		r = storage_flush(&d->storage);
+	pthread_rwlock_unlock(&d->io);
+	atomic_fetch_add(&d->writes, 1);
+	if (r)
+		disk_storage_error(d, r, "writing");
+	else if (secondary)
+		want_checkpoint_if_half(d);
+	return r;
+}
+
+int disk_write(struct disk *d, const void *buf, uint32_t len, uint64_t off, bool fua)
+{
+	return change(d, buf, len, off, false, fua);
+}
+
+int disk_zero(struct disk *d, uint32_t len, uint64_t off, bool punch, bool fua)
+{
+	return change(d, NULL, len, off, punch, fua);
+}
+
+int disk_flush(struct disk *d)
+{
+	int r = 0;
+
+	pthread_rwlock_rdlock(&d->io);
+	if (!is_secondary(d)) {
+		r = settle_wait(d);
+		if (!r)
+			r = storage_flush(&d->storage);
+	}
+	pthread_rwlock_unlock(&d->io);
+	atomic_fetch_add(&d->flushes, 1);
+	if (r)
+		disk_storage_error(d, r, "flushing");
+	return r;
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * disk.h - the disk manager's state and what its parts offer each other
+ *
+ * plugin.c   nbdkit's callbacks           settle.c     background: write-back, stable storage
+ * disk.c     the guest's requests         storage.c, identity.c, bitmap.c, range.c
+ * role.c     the daemon's requests        pvm_cache.c, svm_cache.c
+ * control.c  messages from and to it      link.c (sending), link_recv.c, sync.c
+ */
+#ifndef COLO_DISK_DISK_H
+#define COLO_DISK_DISK_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "disk/bitmap.h"
+#include "disk/disk_proto.h"
+#include "disk/pvm_cache.h"
+#include "disk/range.h"
+#include "disk/storage.h"
+#include "disk/svm_cache.h"
+
+/* ---- parameters (plugin.c) ---- */
+struct disk_config {
+	char *file;
+	char *spill_dir;
+	int control_fd;
+	uint64_t cache_max;     /* of each cache, bytes of memory */
+	unsigned link_stall_ms; /* no progress for so long with a writer waiting: the link is given up */
+};
+
+/* ---- the link to the peer's disk manager (link.c, link_recv.c, sync.c) ---- */
+struct disk_link {
+	int fd;              /* -1: no link. Set and closed by the control thread only */
+	int done_fd;         /* eventfd: the link has failed, the control thread is to take it down */
+	enum disk_role role; /* this side's */
+	pthread_t thread;    /* sender or receiver */
+	pthread_t sync_thread;
+	bool running, syncing; /* the threads exist */
+
+	pthread_mutex_t lock; /* guards the rest */
+	pthread_cond_t more;  /* for the sender: the ring has data */
+	pthread_cond_t room;  /* for writers: the ring has room */
+	bool open;            /* primary: writes are mirrored */
+	_Atomic bool failed;
+	char reason[160];
+	char *ring;
+	size_t head, used;
+	uint64_t progress;    /* bytes the sender got rid of */
+	uint64_t last_epoch;
+	bool idle;            /* the sender waits */
+	unsigned waiting;     /* writers that wait */
+	_Atomic uint64_t moved; /* payload bytes sent or received */
+	bool direct;          /* receiver only: before the first boundary, writes go straight to storage */
+};
+
+/* ---- background work (settle.c) ---- */
+struct disk_settle {
+	pthread_t thread;
+	bool running;
+	pthread_mutex_t lock; /* guards the rest */
+	pthread_cond_t work, done;
+	bool stop, kicked;
+	_Atomic bool writing_back; /* after a failover, until all is on stable storage */
+	unsigned attempt;  /* counts failed rounds, so that waiters see their round's error */
+	int error;         /* of the last round */
+};
+
+/*
+ * Lock order: io, then a range of ranges, then one of {svm.lock, pvm.lock, link.lock, settle.lock,
+ * storage.flush_lock, control_lock}, which are never held together; control_lock only within
+ * control.c.
+ *
+ * Nothing that holds io or a range may wait for the control thread. The control thread takes io for
+ * writing only as a secondary, whose requests never wait for anything but storage.
+ */
+struct disk {
+	struct disk_config config;
+	bool ready; /* disk_init() succeeded */
+	struct storage storage;
+	uint64_t identity;
+
+	/* Read-held by every NBD request; write-held while a secondary's content changes under the
+	 * guest (LINK, COMMIT, FAILOVER). Guards based, torn. */
+	pthread_rwlock_t io;
+	_Atomic int role; /* enum disk_role; into and out of SECONDARY only with io write-held */
+	bool based;       /* secondary: a checkpoint was committed, so storage has a meaning */
+	bool torn;        /* secondary: a commit failed half-way */
+
+	/* held by whoever changes a range and must have it seen in one order on storage, in the SVM
+	 * cache and on the link */
+	struct range_lock ranges;
+	struct bitmap changed;
+	struct svm_cache svm;
+	struct pvm_cache pvm;
+	struct disk_link link;
+	struct disk_settle settle;
+
+	_Atomic uint64_t reads, writes, flushes;
+	_Atomic uint64_t last_error_ns; /* storage errors are reported once a second */
+
+	pthread_t control_thread;
+	bool control_running;
+	int control_stop_fd;          /* eventfd */
+	pthread_mutex_t control_lock; /* one message at a time */
+};
+
+/* ---- disk.c: the guest's requests; 0 or -errno ---- */
+int disk_init(struct disk *d, char *why, size_t why_size);
+void disk_destroy(struct disk *d);
+int disk_read(struct disk *d, void *buf, uint32_t len, uint64_t off);
+int disk_write(struct disk *d, const void *buf, uint32_t len, uint64_t off, bool fua);
+int disk_zero(struct disk *d, uint32_t len, uint64_t off, bool punch, bool fua);
+int disk_flush(struct disk *d);
+/* Tell the daemon that storage failed (r is -errno). */
+void disk_storage_error(struct disk *d, int r, const char *doing);
+/* A thread that leaves signals to nbdkit. */
+int disk_thread(pthread_t *t, void *(*fn)(void *), void *arg);
+uint64_t disk_now_ns(void);
+/* For condition variables that wait until a time of CLOCK_MONOTONIC. */
+void disk_cond_init(pthread_cond_t *c);
+
+/* ---- role.c: the daemon's requests. They fill answer->status and, for a person, ->text ---- */
+void role_link(struct disk *d, int fd, uint32_t role, struct disk_message *answer);
+void role_unlink(struct disk *d, struct disk_message *answer);
+void role_boundary(struct disk *d, uint64_t epoch, struct disk_message *answer);
+void role_commit(struct disk *d, uint64_t epoch, struct disk_message *answer);
+void role_failover(struct disk *d, struct disk_message *answer);
+void role_status(struct disk *d, struct disk_message *answer);
+/* Control thread: the link has failed; take it down and report it. */
+void role_link_lost(struct disk *d);
+
+/* ---- control.c ---- */
+int control_start(struct disk *d);
+void control_stop(struct disk *d);
+/* wait: block while the daemon does not read. Otherwise -EAGAIN then. Fills in the rest with zeroes. */
+int control_event(struct disk *d, uint32_t op, uint64_t epoch, bool wait, const char *text);
+int control_send(struct disk *d, const struct disk_message *m, bool wait);
+
+/* ---- link.c ---- */
+int link_init(struct disk *d);
+void link_destroy(struct disk *d);
+/* Control thread only. The descriptor belongs to the link if 0 is returned. Mirroring is on at once;
+ * link_start() afterwards starts the threads. */
+int link_open(struct disk *d, int fd, enum disk_role role);
+int link_start(struct disk *d);
+void link_close(struct disk *d);
+/* Any thread; the first reason counts. The control thread will take the link down. */
+__attribute__((format(printf, 2, 3))) void link_fail(struct disk *d, const char *fmt, ...);
+/* Wait on fd, which may be non-blocking. */
+void link_poll(int fd, short events);
+/* Put into the stream, waiting for room. Nothing happens without a link. The caller holds the range. */
+void link_mirror_write(struct disk *d, const void *buf, uint32_t len, uint64_t off);
+void link_mirror_zero(struct disk *d, uint32_t len, uint64_t off);
+/* As these, but leaves half of the ring to the guest's writes. False when the link is gone. */
+bool link_sync_write(struct disk *d, const void *buf, uint32_t len, uint64_t off);
+bool link_sync_zero(struct disk *d, uint32_t len, uint64_t off);
+/* Never waits. 0 or -errno. */
+int link_mark(struct disk *d, uint64_t epoch);
+
+/* ---- threads of the link ---- */
+void *link_receiver(void *disk); /* link_recv.c */
+void *sync_thread(void *disk);   /* sync.c */
+
+/* ---- settle.c ---- */
+int settle_start(struct disk *d);
+/* Finishes a write-back that is under way. */
+void settle_stop(struct disk *d);
+/* Storage was written: make it stable soon. */
+void settle_kick(struct disk *d);
+/* Begin to write the SVM cache back. */
+void settle_write_back(struct disk *d);
+/* Wait until the write-back, if there is one, is stable or has failed. */
+int settle_wait(struct disk *d);
+
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * identity.c - one number for the size and the content of a disk
+ *
+ * XXH3 over the size, then over (offset, data) of every aligned 64 KiB chunk that is not all zeroes. A
+ * chunk of zeroes counts the same whether it is a hole or not, so holes can be skipped unread. Not a
+ * cryptographic hash: it guards against the wrong image, not against malice.
+ */
+#include "disk/identity.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#define CHUNK 65536u
+#define BATCH (16 * CHUNK)
+
+static bool all_zero(const char *p, size_t n)
+{
+	return !p[0] && !memcmp(p, p + 1, n - 1);
+}
+
+static void hash_number(XXH3_state_t *h, uint64_t v)
+{
+	unsigned char b[8];
+
+	for (int i = 0; i < 8; i++)
+		b[i] = (unsigned char)(v >> (8 * i));
+	XXH3_64bits_update(h, b, sizeof(b));
+}
+
+static void hash_batch(XXH3_state_t *h, const char *buf, size_t len, uint64_t off)
+{
+	for (size_t i = 0; i < len; i += CHUNK) {
+		size_t n = len - i < CHUNK ? len - i : CHUNK;
+
+		if (all_zero(buf + i, n))
+			continue;
+		hash_number(h, off + i);
+		XXH3_64bits_update(h, buf + i, n);
+	}
+}
+
+/* Aligned start of the next chunk with data at or after off; the size when there is none. */
+static uint64_t next_data(struct storage *st, uint64_t off)
+{
+	off_t data = lseek(st->fd, (off_t)off, SEEK_DATA);
+
+	if (data >= 0)
+		return (uint64_t)data / CHUNK * CHUNK;
+	return errno == ENXIO ? st->size : off; /* cannot tell holes: all is data */
+}
+
+/* End of the data that starts at off, as far as one batch reads. */
+static uint64_t data_end(struct storage *st, uint64_t off)
+{
+	uint64_t end = st->size - off < BATCH ? st->size : off + BATCH;
+	off_t hole = lseek(st->fd, (off_t)off, SEEK_HOLE);
+
+	if (hole > (off_t)off && (uint64_t)hole < end)
+		end = ((uint64_t)hole + CHUNK - 1) / CHUNK * CHUNK;
+	return end < st->size ? end : st->size;
+}
+
+static int hash_all(struct storage *st, XXH3_state_t *h, char *buf)
+{
+	uint64_t off = 0;
+	int r = 0;
+
+	hash_number(h, st->size);
+	while (!r && (off = next_data(st, off)) < st->size) {
+		uint64_t end = data_end(st, off);
+
+		r = storage_read(st, buf, end - off, off);
+		if (!r)
+			hash_batch(h, buf, end - off, off);
+		off = end;
+	}
+	return r;
+}
+
+int identity_compute(struct storage *st, uint64_t *identity)
+{
+	XXH3_state_t *h = XXH3_createState();
+	char *buf = malloc(BATCH);
+	int r = -ENOMEM;
+
+	if (h && buf) {
+		XXH3_64bits_reset(h);
+		(void)posix_fadvise(st->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+		r = hash_all(st, h, buf);
+		(void)posix_fadvise(st->fd, 0, 0, POSIX_FADV_NORMAL);
+		*identity = XXH3_64bits_digest(h);
+	}
+	free(buf);
+	XXH3_freeState(h);
+	return r;
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * plugin.c - the disk manager as an nbdkit plugin
+ *
+ * nbdkit -f --exit-with-parent -U SOCKET ./nbdkit-colo-plugin.so file=DISK control-fd=N
+ *
+ * The socket exists and DISK_EV_HELLO was sent before the first NBD request is served.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include "disk/disk.h"
+#include "disk/identity.h"
+
+#define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+
+#define CACHE_MAX_DEFAULT (256u << 20)
+#define CACHE_MAX_LEAST   (4u << 20)
+#define REQUEST_MAX       (32u << 20)
+
+static struct disk disk = {
+	.config = { .control_fd = -1, .cache_max = CACHE_MAX_DEFAULT, .link_stall_ms = 5000 },
+};
+
+static int set_path(char **to, const char *value)
+{
+	free(*to);
+	*to = nbdkit_absolute_path(value);
+	return *to ? 0 : -1;
+}
+
+static int set_cache_max(const char *value)
+{
+	int64_t size = nbdkit_parse_size(value);
+
+	if (size < 0)
+		return -1;
+	if (size < (int64_t)CACHE_MAX_LEAST || size > INT64_C(1) << 40) {
+		nbdkit_error("cache-max=%s: must be between 4M and 1T", value);
+		return -1;
+	}
+	disk.config.cache_max = (uint64_t)size;
+	return 0;
+}
+
+static int set_control_fd(const char *value)
+{
+	int type = 0, fd;
+	socklen_t n = sizeof(type);
+
+	if (nbdkit_parse_int("control-fd", value, &fd) < 0)
+		return -1;
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) < 0 || type != SOCK_SEQPACKET) {
+		nbdkit_error("control-fd=%s: is not an inherited SOCK_SEQPACKET socket", value);
+		return -1;
+	}
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	disk.config.control_fd = fd;
+	return 0;
+}
+
+static int colo_config(const char *key, const char *value)
+{
+	if (!strcmp(key, "file"))
+		return set_path(&disk.config.file, value);
+	if (!strcmp(key, "spill-dir"))
+		return set_path(&disk.config.spill_dir, value);
+	if (!strcmp(key, "control-fd"))
+		return set_control_fd(value);
+	if (!strcmp(key, "cache-max"))
+		return set_cache_max(value);
+	if (!strcmp(key, "link-stall-ms"))
+		return nbdkit_parse_unsigned("link-stall-ms", value, &disk.config.link_stall_ms);
+	nbdkit_error("unknown parameter '%s'", key);
+	return -1;
+}
+
+/* Next to the disk, whose file system has room for as much; for a block device where large files go. */
+static char *default_spill_dir(const char *file)
+{
+	const char *slash = strrchr(file, '/');
+	struct stat sb;
+
+	if (stat(file, &sb) == 0 && S_ISBLK(sb.st_mode))
+		return strdup("/var/tmp");
+	return strndup(file, slash && slash > file ? (size_t)(slash - file) : 1);
+}
+
+static int colo_config_complete(void)
+{
+	if (!disk.config.file) {
+		nbdkit_error("file=DISK is missing: the raw file or block device to serve");
+		return -1;
+	}
+	if (disk.config.control_fd < 0) {
+		nbdkit_error("control-fd=N is missing: the socket to the colo daemon");
+		return -1;
+	}
+	if (!disk.config.link_stall_ms) {
+		nbdkit_error("link-stall-ms must not be 0");
+		return -1;
+	}
+	if (!disk.config.spill_dir)
+		disk.config.spill_dir = default_spill_dir(disk.config.file);
+	return disk.config.spill_dir ? 0 : -1;
+}
+
+#define colo_config_help \
+	"file=DISK           (required) Raw file or block device.\n" \
+	"control-fd=N        (required) Inherited SOCK_SEQPACKET socket to the colo daemon.\n" \
+	"cache-max=SIZE      Memory for each of the two caches (default 256M).\n" \
+	"spill-dir=DIR       Where the SVM cache may spill to (default: next to the disk).\n" \
+	"link-stall-ms=N     Give up a peer that takes nothing for so long (default 5000)."
+
+static int colo_get_ready(void)
+{
+	char why[160];
+
+	if (disk_init(&disk, why, sizeof(why)) == 0)
+		return 0;
+	nbdkit_error("file=%s: %s", disk.config.file, why);
+	return -1;
+}
+
+/* Also called before the first connection is accepted, so that nobody writes while the disk is hashed. */
+static int colo_after_fork(void)
+{
+	int r = identity_compute(&disk.storage, &disk.identity);
+
+	if (r) {
+		nbdkit_error("file=%s: reading it: %s", disk.config.file, strerror(-r));
+		return -1;
+	}
+	r = settle_start(&disk);
+	if (!r)
+		r = control_start(&disk);
+	if (r)
+		nbdkit_error("cannot start: %s", strerror(-r));
+	return r ? -1 : 0;
+}
+
+static void colo_cleanup(void)
+{
+	control_stop(&disk);
+	link_close(&disk);
+	settle_stop(&disk);
+}
+
+static void colo_unload(void)
+{
+	if (disk.ready)
+		disk_destroy(&disk);
+	free(disk.config.file);
+	free(disk.config.spill_dir);
+}
+
+static void *colo_open(int readonly)
+{
+	return &disk;
+}
+
+static int64_t colo_get_size(void *handle)
+{
+	return (int64_t)disk.storage.size;
+}
+
+static int colo_block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
+{
+	*minimum = 512;
+	*preferred = DISK_BLOCK;
+	*maximum = REQUEST_MAX;
+	return 0;
+}
+
+static int yes(void *handle)
+{
+	return 1;
+}
+
+static int colo_can_fua(void *handle)
+{
+	return NBDKIT_FUA_NATIVE;
+}
+
+static int report(int r)
+{
+	if (!r)
+		return 0;
+	nbdkit_error("%s: %s", disk.config.file, strerror(-r));
+	nbdkit_set_error(-r);
+	return -1;
+}
+
+static int colo_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	return report(disk_read(&disk, buf, count, offset));
+}
+
+static int colo_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	return report(disk_write(&disk, buf, count, offset, flags & NBDKIT_FLAG_FUA));
+}
+
+static int colo_flush(void *handle, uint32_t flags)
+{
+	return report(disk_flush(&disk));
+}
+
+static int colo_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	return report(disk_zero(&disk, count, offset, true, flags & NBDKIT_FLAG_FUA));
+}
+
+static int colo_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+	return report(disk_zero(&disk, count, offset, flags & NBDKIT_FLAG_MAY_TRIM,
+				flags & NBDKIT_FLAG_FUA));
+}
+
+static struct nbdkit_plugin plugin = {
+	.name = "colo",
+	.longname = "colo disk manager",
+	.version = COLO_VERSION,
+	.description = "one disk of a protected virtual machine",
+	.config = colo_config,
+	.config_complete = colo_config_complete,
+	.config_help = colo_config_help,
+	.magic_config_key = "file",
+	.get_ready = colo_get_ready,
+	.after_fork = colo_after_fork,
+	.cleanup = colo_cleanup,
+	.unload = colo_unload,
+	.open = colo_open,
+	.get_size = colo_get_size,
+	.block_size = colo_block_size,
+	.can_write = yes,
+	.can_flush = yes,
+	.can_trim = yes,
+	.can_zero = yes,
+	.can_multi_conn = yes,
+	.can_fua = colo_can_fua,
+	.pread = colo_pread,
+	.pwrite = colo_pwrite,
+	.flush = colo_flush,
+	.trim = colo_trim,
+	.zero = colo_zero,
+};
+
+NBDKIT_REGISTER_PLUGIN(plugin)
