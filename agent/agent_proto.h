@@ -36,6 +36,15 @@ enum agent_op {
 	AGENT_UNTRACK,    /* primary: stop tracking, for example before a new seeding */
 };
 
+/*
+ * Plugin arguments: fd=N (this socket), netfd=N (QEMU's own end of the NIC stream; none: no marker),
+ * diskfd=N (a control socket of the disk manager, disk/disk_proto.h; none: no disk boundary).
+ * CHECKPOINT, with diskfd: after the drain and while the VM is stopped, the agent sends DISK_BOUNDARY
+ * with the epoch on diskfd and has its answer before the VM runs on, so that the boundary lies in the
+ * disk's stream exactly where it lies in the VM's life. An error or no answer within 200 ms fails the
+ * checkpoint.
+ */
+
 /* request flags */
 #define AGENT_F_RUN    1u /* CHECKPOINT, APPLY: run the VM afterwards */
 #define AGENT_F_LOAD   2u /* APPLY: load the device state, too (off: RAM image only, mode checkpoint) */
@@ -48,8 +57,9 @@ struct agent_request {
 	uint32_t flags; /* AGENT_F_* */
 	uint64_t epoch; /* for messages only */
 	uint8_t nonce[AGENT_NONCE]; /* CHECKPOINT, APPLY: goes into the marker frame */
-	int64_t advance_ns; /* APPLY with LOAD: add to the guest's clocks, >= 0: the time since the PVM
-			     * ran on, so that both guests' clocks read alike */
+	int64_t ran_at_ns;  /* APPLY with LOAD: when the PVM ran on, in CLOCK_MONOTONIC of this host; the
+			     * guest's clocks are advanced by the time since, so that both guests' clocks
+			     * read alike; 0: do not */
 };
 
 struct agent_block {

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * hash.c - hash of guest RAM
+ *
+ * The sum over all pages of a hash of place and content, in which zero pages count nothing. So pages
+ * that cannot be other than zero (never mapped, holes of the image) need not be touched, which
+ * would populate them, and pages may come in any order. Not cryptographic: it finds faults.
+ */
+#include "hash.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pagemap.h"
+
+#define LANES 8
+
+static uint64_t mix(uint64_t x)
+{
+	x ^= x >> 32;
+	x *= 0xd6e8feb86659fd93u;
+	x ^= x >> 32;
+	return x;
+}
+
+uint64_t hash_page(const uint8_t *page, uint32_t block, uint64_t offset)
+{
+	const uint64_t *p = (const uint64_t *)page;
+	uint64_t lane[LANES] = { 0 }, any = 0, sum;
+
+	for (unsigned int i = 0; i < PAGE / 8; i += LANES)
+		for (unsigned int k = 0; k < LANES; k++) {
+			any |= p[i + k];
+			lane[k] = (lane[k] ^ p[i + k]) * 0x9e3779b97f4a7c15u;
+			lane[k] ^= lane[k] >> 29;
+		}
+	if (!any)
+		return 0;
+	sum = mix(offset + 1) + block;
+	for (unsigned int k = 0; k < LANES; k++)
+		sum = mix(sum ^ lane[k]);
+	return sum;
+}
+
+static uint64_t hash_range(const struct ram_block *b, uint32_t index, uint64_t at, uint64_t end)
+{
+	uint64_t sum = 0;
+
+	for (; at < end; at += PAGE)
+		sum += hash_page(b->host + at, index, at);
+	return sum;
+}
+
+static bool in_hole(const struct ram_block *b, uint64_t at)
+{
+	off_t data = lseek(b->image_fd, at, SEEK_DATA);
+
+	return data < 0 ? errno == ENXIO : (uint64_t)data > at;
+}
+
+/* pages of a view that lie in a hole of the image, @all: pages anywhere */
+static int hash_listed(const struct ram_block *b, uint32_t index, enum pagemap_what what,
+		       bool all, uint64_t *sum, struct errtext *err)
+{
+	static struct pagemap_iter it;
+	int n;
+
+	pagemap_begin(&it, what, b->host, b->size);
+	while ((n = pagemap_next(&it, err)) > 0)
+		for (int i = 0; i < n; i++) {
+			uint64_t at = it.region[i].start - (uintptr_t)b->host;
+			uint64_t end = it.region[i].end - (uintptr_t)b->host;
+
+			for (; at < end; at += PAGE)
+				if (all || in_hole(b, at))
+					*sum += hash_page(b->host + at, index, at);
+		}
+	return n;
+}
+
+/* what the image holds, as the guest sees it, then what the guest wrote where it holds nothing */
+static int hash_view(const struct ram_block *b, uint32_t index, uint64_t *sum, struct errtext *err)
+{
+	off_t at = 0, end;
+
+	while ((at = lseek(b->image_fd, at, SEEK_DATA)) >= 0) {
+		end = lseek(b->image_fd, at, SEEK_HOLE);
+		if (end < 0)
+			return agent_fail(err, -errno, "image of %s: %s", b->name, strerror(errno));
+		*sum += hash_range(b, index, at & ~(off_t)(PAGE - 1), end);
+		at = end;
+	}
+	if (errno != ENXIO)
+		return agent_fail(err, -errno, "image of %s: %s", b->name, strerror(errno));
+	return hash_listed(b, index, PAGEMAP_PRIVATE, false, sum, err);
+}
+
+int hash_ram(const struct ram *ram, uint64_t *hash, struct errtext *err)
+{
+	uint64_t sum = 0;
+	int ret = 0;
+
+	for (unsigned int i = 0; i < ram->n && ret == 0; i++) {
+		const struct ram_block *b = &ram->block[i];
+
+		if (b->image)
+			ret = hash_view(b, i, &sum, err);
+		else if (b->anon)
+			ret = hash_listed(b, i, PAGEMAP_MAPPED, true, &sum, err);
+		else
+			sum += hash_range(b, i, 0, b->size);
+	}
+	*hash = sum;
+	return ret;
+}

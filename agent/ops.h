@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * ops.h - what the daemon can ask for, one function per request
+ */
+#ifndef COLO_AGENT_OPS_H
+#define COLO_AGENT_OPS_H
+
+#include "qemu.h"
+
+/* @net_fd: QEMU's end of the NIC's stream socket, @disk_fd: to the disk manager; -1: none */
+void ops_init(const struct driver *drv, int net_fd, int disk_fd);
+
+/*
+ * Carry out @req and fill @reply, whose op is set. @fds: what came with the request; descriptors
+ * taken over are set to -1. Called from the agent's thread, one at a time.
+ */
+void ops_handle(const struct agent_request *req, int fds[2], struct agent_reply *reply);
+
+#endif

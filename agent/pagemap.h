@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * pagemap.h - iterate over the pages of this process that satisfy a condition (PAGEMAP_SCAN)
+ */
+#ifndef COLO_AGENT_PAGEMAP_H
+#define COLO_AGENT_PAGEMAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "util.h"
+
+enum pagemap_what {
+	PAGEMAP_DIRTY,   /* written since the last such scan; protects them again */
+	PAGEMAP_PRIVATE, /* copied on write: in RAM or swap, no longer the file's */
+	PAGEMAP_MAPPED,  /* present or swapped, the shared zero page left out */
+};
+
+struct page_region {
+	uint64_t start, end; /* addresses */
+	uint64_t categories;
+};
+
+#define PAGEMAP_BATCH 2048
+
+struct pagemap_iter {
+	enum pagemap_what what;
+	uint64_t at, end;
+	struct page_region region[PAGEMAP_BATCH];
+};
+
+/* Begin at @addr, @len bytes; both page-aligned. */
+void pagemap_begin(struct pagemap_iter *it, enum pagemap_what what, const void *addr, uint64_t len);
+
+/* Fill it->region; returns how many, 0 at the end, or a negative errno. */
+int pagemap_next(struct pagemap_iter *it, struct errtext *err);
+
+/* Forget what was written in a range: what PAGEMAP_DIRTY does, without listing. */
+int pagemap_clean(const void *addr, uint64_t len, struct errtext *err);
+
+/* The refusal for kernels without what tracking needs; names the version that runs. */
+int pagemap_too_old(struct errtext *err, const char *missing);
+
+#endif

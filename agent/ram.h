@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * ram.h - the guest's RAM as the agent sees it: a table of blocks in QEMU's address space
+ *
+ * Blocks are sorted by name, so that an index means the same block on both hosts whatever order
+ * QEMU lists them in.
+ */
+#ifndef COLO_AGENT_RAM_H
+#define COLO_AGENT_RAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent_proto.h"
+
+struct ram_block {
+	char name[AGENT_BLOCK_NAME];
+	uint8_t *host;
+	uint64_t size;  /* bytes, whole pages */
+	bool anon;      /* no file behind it: a page that is not mapped reads as zero */
+	int image_fd;   /* memfd of the checkpoint image, -1: this block has no view */
+	uint8_t *image; /* the image, mapped shared */
+};
+
+struct ram {
+	unsigned int n;
+	struct ram_block block[AGENT_MAX_BLOCKS];
+};
+
+static inline uint64_t ram_pages(const struct ram *ram)
+{
+	uint64_t pages = 0;
+
+	for (unsigned int i = 0; i < ram->n; i++)
+		pages += ram->block[i].size / AGENT_PAGE_SIZE;
+	return pages;
+}
+
+#endif
