@@ -377,8 +377,7 @@ static void peer_up(struct core *c, const struct core_event *e)
 	c->peer_up = true;
 	c->last_rx_us = c->last_tx_us = e->now_us;
 	enter(c, CORE_SYNCING);
-	if (c->role == CORE_PRIMARY)
-		act(c, CORE_ACT_SYNC_DISK);
+	act(c, CORE_ACT_SYNC_DISK);
 }
 
 static void disk_synced(struct core *c)

@@ -105,7 +105,7 @@ struct core_event {
 };
 
 enum core_action_type {
-	CORE_ACT_SYNC_DISK,     /* primary: link the disks, send what differs */
+	CORE_ACT_SYNC_DISK,     /* link the disks; the primary sends what differs */
 	CORE_ACT_SEED,          /* primary: begin the live migration, tell the peer to receive it */
 	CORE_ACT_HARVEST,       /* primary: take the checkpoint that begins .epoch */
 	CORE_ACT_RELEASE,       /* primary: output before .epoch may leave */

@@ -5,7 +5,7 @@
  * No file descriptors, no clock, no threads, no randomness: frames go in with the time they came, frames
  * come out through callbacks, before the call returns. All times are microseconds of one monotonic
  * clock. Frames are Ethernet frames without vnet header or FCS; a callback's frame is valid only
- * during the callback.
+ * during the callback. A callback must not call back into the same cm.
  *
  * Rules R1 and R2 are DESIGN.md's: what leaves through cm_ops.release was either emitted alike by the
  * SVM of this epoch, or came before a boundary that the secondary holds.
@@ -50,9 +50,14 @@ struct cm_ops {
 
 struct cm_config {
 	size_t max_flows;       /* 0: 65536 */
-	size_t max_held_bytes;  /* of PVM and SVM frames together; 0: 64 MiB; beyond: CM_FULL */
+	size_t max_held_bytes;  /* of PVM and SVM frames together, with overhead; 0: 64 MiB; beyond:
+	                         * CM_FULL; the SVM's, and beyond twice this the PVM's, are
+	                         * dropped, as a full switch would (their TCP repeats them) */
 	uint32_t wait_min_us;   /* least and most time to wait for a missing answer; */
-	uint32_t wait_max_us;   /* 0: 20 ms, 200 ms. In between it follows the measured lag. */
+	uint32_t wait_max_us;   /* 0: 20 ms, 200 ms. In between it follows the measured lag. A
+	                         * missing acknowledgement, which a guest may delay, has half of
+	                         * wait_max at least. */
+	uint64_t hash_seed;     /* random bits of the caller's, against chosen addresses; or 0 */
 };
 
 struct cm_stats {
@@ -63,15 +68,18 @@ struct cm_stats {
 	uint64_t mismatches, missing, full; /* ever */
 	uint64_t stale_svm_frames;       /* of another epoch, dropped */
 	uint64_t acks_clamped;
+	uint64_t dropped;                /* frames lost because too much was held, or senseless */
 	uint32_t lag_us;                 /* smoothed: SVM's answer after the PVM's */
 };
 
 struct cm;
+/* NULL: out of memory. The strings and structs passed in are copied. */
 struct cm *cm_new(const struct cm_config *cfg, const struct cm_ops *ops, void *opaque);
 void cm_free(struct cm *cm);
 /* CM_PASS also releases everything that is held, in order */
+/* A new cm is in CM_PASS. Set CM_COMPARE before the PVM runs on from the copy that the SVM starts as. */
 void cm_set_mode(struct cm *cm, enum cm_mode mode, uint64_t now_us);
-/* The SVM starts as a copy of the PVM: as cm_boundary() + cm_held(), for epoch. */
+/* The SVM starts as a copy of the PVM: as cm_boundary() + cm_held(), for epoch (any number). */
 void cm_start_epoch(struct cm *cm, uint64_t epoch, uint64_t now_us);
 
 void cm_from_client(struct cm *cm, const uint8_t *frame, size_t len, uint64_t now_us);
@@ -80,10 +88,15 @@ void cm_from_pvm(struct cm *cm, const uint8_t *frame, size_t len, uint64_t now_u
 void cm_from_svm(struct cm *cm, uint64_t epoch, const uint8_t *frame, size_t len, uint64_t now_us);
 
 /* The PVM's output so far belongs before the boundary; `epoch` begins. What the SVM of an older epoch
- * says is ignored from here on: each flow's comparison starts anew where the PVM stands. */
+ * says is ignored from here on: each flow's comparison starts anew where the PVM stands. Epochs rise. */
 void cm_boundary(struct cm *cm, uint64_t epoch, uint64_t now_us);
-/* The secondary holds the complete checkpoint that begins `epoch`: all held from before leaves. */
+/* The secondary holds the complete checkpoint that begins `epoch`: all held from before leaves.
+ * A frame of the SVM of `epoch` implies it, since that SVM was started from this checkpoint. */
 void cm_held(struct cm *cm, uint64_t epoch, uint64_t now_us);
+
+/* The SVM of the current epoch runs from now on: the time to wait for its answers counts from here.
+ * Between cm_boundary() and this call CM_MISSING is not raised. */
+void cm_svm_runs(struct cm *cm, uint64_t now_us);
 
 /* Look for answers that are missing too long. Returns the time of the next call that makes sense, or
  * UINT64_MAX. To be called at that time, not after each frame. */
@@ -105,7 +118,11 @@ void tr_pvm_syn(struct tr *tr, const uint8_t *frame, size_t len);
  * must be dropped, except that a SYN or SYN-ACK of the SVM whose PVM ISN is unknown passes raw (true) */
 bool tr_to_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now_us);
 bool tr_from_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now_us);
-/* the SVM is a copy of the PVM again: forget all */
+/* The checkpoint that the SVM is being made ready for was drawn here: what tr_pvm_syn() tells from now on
+ * is later than it. Optional; a later call replaces an earlier one. */
+void tr_boundary(struct tr *tr);
+/* the SVM is a copy of the PVM, as of the last tr_boundary(), again: forget all from before it, and what
+ * the SVM said; without tr_boundary() since the last tr_reset(): forget all */
 void tr_reset(struct tr *tr);
 /* the SVM serves from now on: its timestamps must not run behind what the clients saw */
 void tr_failover(struct tr *tr, uint32_t bump_ms);

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * config.c - see config.h
+ *
+ * The INI syntax is inih's; keys are declared in a table of name, type, limits and default.
+ */
+#include "daemon/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <ini.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+enum key_type { KEY_TEXT, KEY_NAME, KEY_NUMBER, KEY_SIZE, KEY_TIME, KEY_MODE, KEY_MAC };
+
+struct key {
+	const char *section, *name;
+	enum key_type type;
+	size_t offset, size; /* of the field */
+	uint64_t min, max;
+	const char *def;
+};
+
+#define FIELD(f) offsetof(struct config, f), sizeof(((struct config *)0)->f)
+#define MIB (1ull << 20)
+#define GIB (1ull << 30)
+
+static const struct key keys[] = {
+	{ "vm", "name", KEY_NAME, FIELD(name), 0, 0, NULL },
+	{ "vm", "memory", KEY_SIZE, FIELD(memory), 16 * MIB, 1024 * GIB, "1G" },
+	{ "vm", "vcpus", KEY_NUMBER, FIELD(vcpus), 1, 64, "1" },
+	{ "vm", "machine", KEY_NAME, FIELD(machine), 0, 0, "pc" },
+	{ "vm", "accel", KEY_NAME, FIELD(accel), 0, 0, "tcg" },
+	{ "vm", "cpu", KEY_TEXT, FIELD(cpu), 0, 0, "" },
+	{ "vm", "disk", KEY_TEXT, FIELD(disk), 0, 0, "" },
+	{ "vm", "mac", KEY_MAC, FIELD(mac), 0, 0, NULL },
+	{ "vm", "kernel", KEY_TEXT, FIELD(kernel), 0, 0, "" },
+	{ "vm", "initrd", KEY_TEXT, FIELD(initrd), 0, 0, "" },
+	{ "vm", "append", KEY_TEXT, FIELD(append), 0, 0, "" },
+	{ "vm", "qemu", KEY_TEXT, FIELD(qemu), 0, 0, "qemu-system-x86_64" },
+	{ "vm", "nbdkit", KEY_TEXT, FIELD(nbdkit), 0, 0, "nbdkit" },
+	{ "vm", "primary", KEY_NAME, FIELD(primary), 0, 0, "" },
+	{ "net", "bridge", KEY_NAME, FIELD(bridge), 0, 0, "" },
+	{ "net", "tap", KEY_NAME, FIELD(tap), 0, 0, "" },
+	{ "protection", "mode", KEY_MODE, FIELD(mode), 0, 0, "colo" },
+	{ "protection", "interval", KEY_TIME, FIELD(interval_us), 5000, 60000000, "50ms" },
+	{ "protection", "periodic", KEY_TIME, FIELD(periodic_us), 100000, 3600000000, "10s" },
+	{ "protection", "wait-min", KEY_TIME, FIELD(wait_min_us), 1000, 10000000, "30ms" },
+	{ "protection", "wait-max", KEY_TIME, FIELD(wait_max_us), 1000, 10000000, "200ms" },
+	{ "protection", "held-max", KEY_SIZE, FIELD(held_max), MIB, GIB, "64M" },
+	{ "peer", "heartbeat", KEY_TIME, FIELD(heartbeat_us), 5000, 60000000, "100ms" },
+	{ "peer", "misses", KEY_NUMBER, FIELD(misses), 1, 1000, "5" },
+	{ "disk", "cache-max", KEY_SIZE, FIELD(cache_max), 16 * MIB, 256 * GIB, "1G" },
+	{ "arbiter", "type", KEY_NAME, FIELD(arbiter), 0, 0, "none" },
+};
+#define NKEYS (sizeof(keys) / sizeof(*keys))
+
+#define HOST(f) offsetof(struct config_host, f), sizeof(((struct config_host *)0)->f)
+static const struct key host_keys[] = {
+	{ "host", "address", KEY_TEXT, HOST(address), 0, 0, NULL },
+	{ "host", "port", KEY_NUMBER, HOST(port), 1, 65535, "7400" },
+	{ "host", "disk", KEY_TEXT, HOST(disk), 0, 0, "" },
+	{ "host", "bridge", KEY_NAME, HOST(bridge), 0, 0, "" },
+	{ "host", "state", KEY_TEXT, HOST(state), 0, 0, "" },
+};
+#define NHOST_KEYS (sizeof(host_keys) / sizeof(*host_keys))
+
+struct parser {
+	struct config *c;
+	FILE *f;
+	int line;
+	bool failed;
+	bool seen[NKEYS];
+	bool host_seen[2][NHOST_KEYS];
+	char *error;
+	size_t error_size;
+};
+
+__attribute__((format(printf, 2, 3))) static int fail(struct parser *p, const char *fmt, ...)
+{
+	int n = 0;
+	va_list ap;
+
+	if (p->failed)
+		return 0;
+	p->failed = true;
+	n = snprintf(p->error, p->error_size, "%s:", p->c->path);
+	if (p->line && n < (int)p->error_size)
+		n += snprintf(p->error + n, p->error_size - n, "%d:", p->line);
+	va_start(ap, fmt);
+	if (n + 1 < (int)p->error_size) {
+		p->error[n++] = ' ';
+		vsnprintf(p->error + n, p->error_size - n, fmt, ap);
+	}
+	va_end(ap);
+	return 0;
+}
+
+struct unit {
+	const char *name;
+	uint64_t factor;
+};
+
+static bool parse_unit(const char *text, const struct unit *units, const char *bare, uint64_t *out)
+{
+	char *end;
+	unsigned long long v;
+
+	if (!isdigit((unsigned char)*text))
+		return false;
+	errno = 0;
+	v = strtoull(text, &end, 10);
+	if (errno)
+		return false;
+	while (*end == ' ')
+		end++;
+	if (!*end)
+		end = (char *)bare;
+	for (; units->name; units++)
+		if (!strcasecmp(end, units->name))
+			return !__builtin_mul_overflow(v, units->factor, out);
+	return false;
+}
+
+static bool parse_mac(const char *text, uint8_t mac[6])
+{
+	int n = 0;
+
+	return sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1], &mac[2],
+		      &mac[3], &mac[4], &mac[5], &n) == 6 && !text[n] && n == 17 && !(mac[0] & 1);
+}
+
+static bool is_name(const char *s)
+{
+	if (!*s)
+		return false;
+	for (; *s; s++)
+		if (!isalnum((unsigned char)*s) && !strchr("-_.", *s))
+			return false;
+	return true;
+}
+
+static int set_number(struct parser *p, const struct key *k, const char *where, const char *text,
+		      uint64_t *out)
+{
+	static const struct unit none[] = { { "", 1 }, { 0 } };
+	static const struct unit sizes[] = { { "k", 1 << 10 }, { "M", MIB }, { "G", GIB }, { "", 1 }, { 0 } };
+	static const struct unit times[] = { { "us", 1 }, { "ms", 1000 }, { "s", 1000000 }, { 0 } };
+	const char *hint = k->type == KEY_SIZE ? " (a size like 512M or 2G)" :
+			   k->type == KEY_TIME ? " (a time like 50ms or 10s)" : "";
+
+	if (!parse_unit(text, k->type == KEY_SIZE ? sizes : k->type == KEY_TIME ? times : none,
+			k->type == KEY_TIME ? "?" : "", out))
+		return fail(p, "[%s] %s: '%s' is not a number%s", where, k->name, text, hint);
+	if (*out < k->min || *out > k->max)
+		return fail(p, "[%s] %s: '%s' is out of range%s", where, k->name, text, hint);
+	return 1;
+}
+
+static int set_text(struct parser *p, const struct key *k, const char *where, const char *text,
+		    char *out)
+{
+	if (strlen(text) >= k->size)
+		return fail(p, "[%s] %s: longer than %zu characters", where, k->name, k->size - 1);
+	if (k->type == KEY_NAME && *text && !is_name(text))
+		return fail(p, "[%s] %s: '%s' may have letters, digits, '-', '_' and '.' only", where,
+			    k->name, text);
+	if (k->type == KEY_MAC && !parse_mac(text, p->c->mac_bytes))
+		return fail(p, "[%s] %s: '%s' is not a unicast MAC address like 52:54:00:12:34:56", where,
+			    k->name, text);
+	strcpy(out, text);
+	return 1;
+}
+
+static int set_value(struct parser *p, const struct key *k, void *base, const char *where,
+		     const char *text)
+{
+	void *field = (char *)base + k->offset;
+
+	switch (k->type) {
+	case KEY_TEXT:
+	case KEY_NAME:
+	case KEY_MAC:
+		return set_text(p, k, where, text, field);
+	case KEY_MODE:
+		if (strcmp(text, "colo") && strcmp(text, "checkpoint"))
+			return fail(p, "[%s] %s: '%s' is neither colo nor checkpoint", where, k->name, text);
+		*(uint64_t *)field = strcmp(text, "colo") ? MODE_CHECKPOINT : MODE_COLO;
+		return 1;
+	default:
+		return set_number(p, k, where, text, field);
+	}
+}
+
+static struct config_host *find_host(struct parser *p, const char *name)
+{
+	struct config *c = p->c;
+	unsigned int i;
+
+	for (i = 0; i < c->nhosts; i++)
+		if (!strcmp(c->host[i].name, name))
+			return &c->host[i];
+	if (!is_name(name) || strlen(name) >= CONFIG_NAME_MAX) {
+		fail(p, "[host %s]: not a name", name);
+		return NULL;
+	}
+	if (c->nhosts == 2) {
+		fail(p, "[host %s]: a pair has two hosts, '%s' and '%s' are named already", name,
+		     c->host[0].name, c->host[1].name);
+		return NULL;
+	}
+	strcpy(c->host[c->nhosts].name, name);
+	return &c->host[c->nhosts++];
+}
+
+static int on_host_key(struct parser *p, const char *section, const char *name, const char *value)
+{
+	struct config_host *h = find_host(p, section + 5);
+	size_t i;
+
+	if (!h)
+		return 0;
+	for (i = 0; i < NHOST_KEYS; i++)
+		if (!strcmp(name, host_keys[i].name)) {
+			p->host_seen[h - p->c->host][i] = true;
+			return set_value(p, &host_keys[i], h, section, value);
+		}
+	return fail(p, "[%s] %s: unknown key", section, name);
+}
+
+static int on_key(void *user, const char *section, const char *name, const char *value)
+{
+	struct parser *p = user;
+	bool known = false;
+	size_t i;
+
+	if (!strncmp(section, "host ", 5))
+		return on_host_key(p, section, name, value);
+	for (i = 0; i < NKEYS; i++) {
+		if (strcmp(section, keys[i].section))
+			continue;
+		known = true;
+		if (strcmp(name, keys[i].name))
+			continue;
+		if (p->seen[i])
+			return fail(p, "[%s] %s: given twice", section, name);
+		p->seen[i] = true;
+		return set_value(p, &keys[i], p->c, section, value);
+	}
+	if (!known)
+		return fail(p, "[%s]: unknown section", section);
+	return fail(p, "[%s] %s: unknown key", section, name);
+}
+
+static char *read_line(char *s, int n, void *stream)
+{
+	struct parser *p = stream;
+
+	p->line++;
+	return fgets(s, n, p->f);
+}
+
+static void set_defaults(struct parser *p)
+{
+	size_t i, h;
+
+	for (i = 0; i < NKEYS; i++)
+		if (!p->seen[i] && keys[i].def)
+			set_value(p, &keys[i], p->c, keys[i].section, keys[i].def);
+		else if (!p->seen[i])
+			fail(p, "[%s] %s: missing", keys[i].section, keys[i].name);
+	for (h = 0; h < p->c->nhosts; h++)
+		for (i = 0; i < NHOST_KEYS; i++)
+			if (!p->host_seen[h][i] && host_keys[i].def)
+				set_value(p, &host_keys[i], &p->c->host[h], "host", host_keys[i].def);
+			else if (!p->host_seen[h][i])
+				fail(p, "[host %s] %s: missing", p->c->host[h].name, host_keys[i].name);
+}
+
+static void pick_local(struct parser *p, const char *node)
+{
+	struct config *c = p->c;
+	char self[256];
+	unsigned int i;
+
+	if (!node) {
+		gethostname(self, sizeof(self));
+		self[sizeof(self) - 1] = 0;
+		node = self;
+	}
+	for (i = 0; i < 2; i++)
+		if (!strcmp(c->host[i].name, node)) {
+			c->local = i;
+			return;
+		}
+	fail(p, "no section [host %s]; this file has '%s' and '%s' (choose one with --node)", node,
+	     c->host[0].name, c->host[1].name);
+}
+
+static void check_whole(struct parser *p, const char *node)
+{
+	struct config *c = p->c;
+	unsigned int i;
+
+	if (c->nhosts != 2) {
+		fail(p, "two [host NAME] sections are needed, %u found", c->nhosts);
+		return;
+	}
+	if (!*c->primary)
+		strcpy(c->primary, c->host[0].name);
+	if (strcmp(c->primary, c->host[0].name) && strcmp(c->primary, c->host[1].name))
+		fail(p, "[vm] primary: '%s' is none of the two hosts", c->primary);
+	for (i = 0; i < 2; i++) {
+		if (!*c->host[i].disk && !*c->disk)
+			fail(p, "[vm] disk: missing (or give one in each [host])");
+		if (!*c->host[i].state)
+			snprintf(c->host[i].state, sizeof(c->host[i].state), "/run/colo/%s", c->name);
+	}
+	if (!strcmp(c->host[0].address, c->host[1].address) && c->host[0].port == c->host[1].port)
+		fail(p, "[host %s] address: the same as that of [host %s]", c->host[1].name,
+		     c->host[0].name);
+	if (strcmp(c->arbiter, "none"))
+		fail(p, "[arbiter] type: '%s' is not known; only 'none' is built so far", c->arbiter);
+	if (c->wait_min_us > c->wait_max_us)
+		fail(p, "[protection] wait-min: longer than wait-max");
+	if (strcmp(c->machine, "pc") && strcmp(c->machine, "q35"))
+		fail(p, "[vm] machine: '%s' is neither pc nor q35", c->machine);
+	if (strcmp(c->accel, "tcg") && strcmp(c->accel, "kvm"))
+		fail(p, "[vm] accel: '%s' is neither tcg nor kvm", c->accel);
+	pick_local(p, node);
+}
+
+int config_load(struct config *c, const char *path, const char *node, char *error, size_t error_size)
+{
+	struct parser p = { .c = c, .error = error, .error_size = error_size };
+	int r;
+
+	memset(c, 0, sizeof(*c));
+	snprintf(c->path, sizeof(c->path), "%s", path);
+	p.f = fopen(path, "re");
+	if (!p.f) {
+		snprintf(error, error_size, "%s: %s", path, strerror(errno));
+		return -EINVAL;
+	}
+	r = ini_parse_stream(read_line, &p, on_key, &p);
+	fclose(p.f);
+	if (r > 0 && !p.failed) {
+		p.line = r;
+		fail(&p, "neither a [section] nor a key = value");
+	}
+	p.line = 0;
+	if (!p.failed)
+		set_defaults(&p);
+	if (!p.failed)
+		check_whole(&p, node);
+	return p.failed ? -EINVAL : 0;
+}
+
+const char *config_disk(const struct config *c)
+{
+	return *config_local(c)->disk ? config_local(c)->disk : c->disk;
+}
+
+const char *config_bridge(const struct config *c)
+{
+	return *config_local(c)->bridge ? config_local(c)->bridge : c->bridge;
+}
+
+bool config_is_primary(const struct config *c)
+{
+	return !strcmp(config_local(c)->name, c->primary);
+}

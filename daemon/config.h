@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * config.h - the configuration of one VM: one INI file, the same on both hosts
+ *
+ * Sections [vm], [net], [protection], [peer], [disk], [arbiter] and one [host NAME] for each of the two
+ * hosts. Keys, their units and defaults stand in the table in config.c and in colo(5).
+ */
+#ifndef COLO_CONFIG_H
+#define COLO_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CONFIG_NAME_MAX 32
+#define CONFIG_TEXT_MAX 1024
+#define CONFIG_PATH_MAX 256
+
+enum config_mode { MODE_COLO, MODE_CHECKPOINT };
+
+struct config_host {
+	char name[CONFIG_NAME_MAX];
+	char address[CONFIG_PATH_MAX]; /* of the replication link: IPv4 or IPv6 address or name */
+	uint64_t port;
+	char disk[CONFIG_PATH_MAX];    /* overrides [vm] disk */
+	char bridge[CONFIG_NAME_MAX];  /* overrides [net] bridge */
+	char state[CONFIG_PATH_MAX];   /* directory for sockets and QEMU's log */
+};
+
+struct config {
+	char path[CONFIG_PATH_MAX];
+	/* [vm] */
+	char name[CONFIG_NAME_MAX];
+	uint64_t memory; /* bytes */
+	uint64_t vcpus;
+	char machine[CONFIG_NAME_MAX], accel[CONFIG_NAME_MAX], cpu[CONFIG_NAME_MAX * 4];
+	char disk[CONFIG_PATH_MAX];
+	char mac[CONFIG_NAME_MAX];
+	char kernel[CONFIG_PATH_MAX], initrd[CONFIG_PATH_MAX], append[CONFIG_TEXT_MAX];
+	char qemu[CONFIG_PATH_MAX], nbdkit[CONFIG_PATH_MAX];
+	char primary[CONFIG_NAME_MAX];
+	/* [net] */
+	char bridge[CONFIG_NAME_MAX], tap[CONFIG_NAME_MAX];
+	/* [protection] */
+	uint64_t mode; /* enum config_mode */
+	uint64_t interval_us, periodic_us, wait_min_us, wait_max_us, held_max;
+	/* [peer] */
+	uint64_t heartbeat_us, misses;
+	/* [disk] */
+	uint64_t cache_max;
+	/* [arbiter] */
+	char arbiter[CONFIG_NAME_MAX];
+
+	struct config_host host[2];
+	unsigned int nhosts;
+	unsigned int local; /* index of this node in host[] */
+
+	uint8_t mac_bytes[6];
+};
+
+/* Reads and checks the file; node: name of this host's section, NULL: the one whose name is the host's
+ * name. 0, or -EINVAL with one line in error ("file:line: [section] key: what is wrong"). */
+int config_load(struct config *c, const char *path, const char *node, char *error, size_t error_size);
+
+static inline const struct config_host *config_local(const struct config *c)
+{
+	return &c->host[c->local];
+}
+
+static inline const struct config_host *config_peer(const struct config *c)
+{
+	return &c->host[!c->local];
+}
+
+/* what this host uses, after overrides */
+const char *config_disk(const struct config *c);
+const char *config_bridge(const struct config *c);
+/* Is this node the one that begins as primary? */
+bool config_is_primary(const struct config *c);
+
+#endif

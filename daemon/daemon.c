@@ -1,0 +1,525 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * daemon.c - start, event loop, and the core's actions carried out
+ *
+ * Start: disk manager -> self-test in a throw-away QEMU -> primary: the VM; secondary: dial. Whatever
+ * happens is told to the core by daemon_event(); its actions are carried out at once, in order. An
+ * action may lead to another event: those are queued, so that the core never sees one event inside
+ * another.
+ */
+#include "daemon/daemon.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/wire.h"
+
+#define START_LIMIT_MS 60000
+#define ANNOUNCE_MS 50
+#define ANNOUNCE_TIMES 5
+#define LINGER_MS 3000
+#define EVENT_QUEUE 64
+
+static struct core_event queue[EVENT_QUEUE];
+static unsigned int queued, taken;
+static bool in_core;
+
+static void boot(struct daemon *d);
+
+uint64_t daemon_now_us(void)
+{
+	return clock_now_ns() / 1000;
+}
+
+bool daemon_is_primary(const struct daemon *d)
+{
+	return d->core.role == CORE_PRIMARY;
+}
+
+const char *daemon_state_dir(const struct daemon *d)
+{
+	return config_local(d->cfg)->state;
+}
+
+int daemon_find(struct daemon *d, const char *sub, const char *file, char *out, size_t size)
+{
+	/* a build tree has each part in its directory, an installation all in one */
+	snprintf(out, size, "%s/../%s/%s", d->exe_dir, sub, file);
+	if (access(out, R_OK) == 0)
+		return 0;
+	snprintf(out, size, "%s/%s", COLO_LIBDIR, file);
+	if (access(out, R_OK) == 0)
+		return 0;
+	log_error("%s is neither beside this program nor in %s", file, COLO_LIBDIR);
+	return -ENOENT;
+}
+
+/* --- end --- */
+
+static void finish(struct daemon *d, int status)
+{
+	if (d->ending)
+		return;
+	d->ending = true;
+	d->exit_status = status ? 1 : 0;
+	peer_flush_blocking(d);
+	uv_stop(&d->loop);
+}
+
+void daemon_fail_start(struct daemon *d, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	log_error("%s", text);
+	daemon_event(d, (struct core_event){ .type = CORE_EV_START_FAILED, .status = -1 });
+}
+
+/* --- actions --- */
+
+static void on_announce(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	nic_announce(d);
+	if (++d->announcements >= ANNOUNCE_TIMES)
+		uv_timer_stop(t);
+}
+
+static void on_linger(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	if (d->peer.up)
+		daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED });
+}
+
+static uint64_t unix_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
+}
+
+/* the VM runs here: let it be heard */
+static void serve_as_survivor(struct daemon *d)
+{
+	struct failover_record *f = &d->failover;
+
+	nic_take_over(d, d->core.lost_at_us);
+	diskman_failover(d);
+	f->valid = true;
+	f->cause = d->core.loss;
+	f->at_unix_ms = unix_ms();
+	f->detect_us = d->core.detected_us - d->core.lost_at_us;
+	f->total_us = daemon_now_us() - d->core.lost_at_us;
+	log_warn("this node serves now (%s; noticed after %llu ms, serving after %llu ms)",
+		 core_loss_name(f->cause), (unsigned long long)f->detect_us / 1000,
+		 (unsigned long long)f->total_us / 1000);
+	d->announcements = 0;
+	uv_timer_start(&d->announce, on_announce, ANNOUNCE_MS, ANNOUNCE_MS);
+	/* a former primary that still lives forwards for a while what clients send to it */
+	if (d->peer.up)
+		uv_timer_start(&d->linger, on_linger, LINGER_MS, 0);
+}
+
+void daemon_loaded(struct daemon *d, int status)
+{
+	if (status < 0)
+		daemon_event(d, (struct core_event){ .type = CORE_EV_VM_DIED });
+	else
+		serve_as_survivor(d);
+}
+
+static void take_over(struct daemon *d)
+{
+	if (d->ckpt.staged_only)
+		checkpoint_load(d);
+	else
+		serve_as_survivor(d);
+}
+
+static void sync_disk(struct daemon *d)
+{
+	int fd = d->peer.fd[PEER_DISK];
+
+	d->peer.fd[PEER_DISK] = -1;
+	if (diskman_link(d, fd, daemon_is_primary(d) ? DISK_PRIMARY : DISK_SECONDARY) < 0)
+		log_error("the disk manager does not take the link");
+}
+
+static void drop_peer(struct daemon *d)
+{
+	seed_cancel(d);
+	peer_flush(d); /* a last word, if the link takes it at once */
+	peer_drop(d);
+	diskman_unlink(d);
+	checkpoint_reset(d);
+}
+
+static void claim(struct daemon *d, uint64_t generation)
+{
+	/* arbiter none: nobody is asked. That the replication link never fails while both hosts live
+	 * is the operator's promise; colo(5) says what happens if it does. */
+	log_info("arbiter none: generation %llu is taken for won", (unsigned long long)generation);
+	daemon_event(d, (struct core_event){ .type = CORE_EV_CLAIM, .status = 0 });
+}
+
+static void carry_out(struct daemon *d, const struct core_action *a)
+{
+	switch (a->type) {
+	case CORE_ACT_SYNC_DISK: sync_disk(d); break;
+	case CORE_ACT_SEED: seed_begin(d); break;
+	case CORE_ACT_HARVEST: checkpoint_harvest(d, a->epoch, a->cause); break;
+	case CORE_ACT_RELEASE: nic_held(d, a->epoch); break;
+	case CORE_ACT_COMPARE: nic_compare(d, a->epoch); break;
+	case CORE_ACT_HELD: peer_send(d, PEER_HELD, a->epoch, NULL, 0, NULL, 0); break;
+	case CORE_ACT_APPLY: checkpoint_apply(d, a->epoch); break;
+	case CORE_ACT_APPLIED: checkpoint_send_applied(d, a->epoch); break;
+	case CORE_ACT_CLAIM: claim(d, a->epoch); break;
+	case CORE_ACT_SERVE: nic_serve(d); break;
+	case CORE_ACT_TAKE_OVER: take_over(d); break;
+	case CORE_ACT_HEARTBEAT: peer_heartbeat(d); break;
+	case CORE_ACT_DROP_PEER: drop_peer(d); break;
+	case CORE_ACT_HAND_OVER:
+		peer_send(d, PEER_HANDOVER, 0, NULL, 0, NULL, 0);
+		nic_give_up(d);
+		break;
+	case CORE_ACT_DISMISS: peer_send(d, PEER_DISMISS, 0, NULL, 0, NULL, 0); break;
+	case CORE_ACT_KILL_VM:
+		nic_detach(d);
+		vm_kill(d);
+		break;
+	case CORE_ACT_GUEST_OFF: peer_send(d, PEER_GUEST_OFF, 0, NULL, 0, NULL, 0); break;
+	case CORE_ACT_EXIT: finish(d, a->status); break;
+	}
+}
+
+static const char *role_name(const struct daemon *d)
+{
+	return daemon_is_primary(d) ? "primary" : "secondary";
+}
+
+static void arm_tick(struct daemon *d);
+
+static void one_event(struct daemon *d, const struct core_event *e)
+{
+	struct core_action actions[CORE_MAX_ACTIONS];
+	enum core_state before = d->core.state;
+	size_t n, i;
+
+	core_event(&d->core, e);
+	n = d->core.nact;
+	memcpy(actions, d->core.act, n * sizeof(*actions));
+	log_set_context(d->cfg->name, role_name(d), d->core.epoch);
+	if (d->core.state != before)
+		log_info("state %s -> %s", core_state_name(before), core_state_name(d->core.state));
+	for (i = 0; i < n; i++)
+		carry_out(d, &actions[i]);
+}
+
+void daemon_event(struct daemon *d, struct core_event e)
+{
+	e.now_us = daemon_now_us();
+	if (e.type == CORE_EV_RX) { /* by far the most frequent, and never acted upon */
+		d->core.last_rx_us = e.now_us;
+		return;
+	}
+	if (queued - taken == EVENT_QUEUE) {
+		log_error("too many events at once");
+		return;
+	}
+	queue[queued++ % EVENT_QUEUE] = e;
+	if (in_core)
+		return;
+	in_core = true;
+	while (taken != queued)
+		one_event(d, &queue[taken++ % EVENT_QUEUE]);
+	in_core = false;
+	if (!d->ending)
+		arm_tick(d);
+}
+
+/* --- time --- */
+
+static void on_tick(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	/* what has come is read before silence is judged */
+	if (d->peer.up)
+		peer_read(d);
+	nic_tick(d, daemon_now_us());
+	daemon_event(d, (struct core_event){ .type = CORE_EV_TICK });
+}
+
+static void arm_tick(struct daemon *d)
+{
+	uint64_t now = daemon_now_us(), next = core_next_tick(&d->core), nic = nic_tick(d, now);
+
+	next = nic < next ? nic : next;
+	if (next == UINT64_MAX) {
+		uv_timer_stop(&d->tick);
+		return;
+	}
+	uv_update_time(&d->loop);
+	uv_timer_start(&d->tick, on_tick, next <= now ? 1 : (next - now + 999) / 1000, 0);
+}
+
+static void flush_all(struct daemon *d)
+{
+	nic_flush(d);
+	peer_flush(d);
+}
+
+static void on_prepare(uv_prepare_t *h)
+{
+	flush_all(h->data);
+}
+
+static void on_check(uv_check_t *h)
+{
+	struct daemon *d = h->data;
+	uint64_t due = nic_tick(d, daemon_now_us());
+
+	flush_all(d);
+	/* frames may have brought a deadline that is nearer than the timer's */
+	if (due != UINT64_MAX && !d->ending &&
+	    due / 1000 + 1 < uv_now(&d->loop) + uv_timer_get_due_in(&d->tick))
+		arm_tick(d);
+}
+
+static void on_signal(uv_signal_t *h, int signum)
+{
+	struct daemon *d = h->data;
+
+	log_info("signal %d: stopping", signum);
+	daemon_event(d, (struct core_event){ .type = CORE_EV_STOP });
+}
+
+/* --- start --- */
+
+static void on_setup(struct daemon *d, const struct agent_reply *r)
+{
+	if (r->status) {
+		daemon_fail_start(d, "agent: %s", r->error);
+		return;
+	}
+	uv_timer_stop(&d->start_limit);
+	daemon_event(d, (struct core_event){ .type = CORE_EV_STARTED });
+	log_info("the guest runs, unprotected until %s comes", config_peer(d->cfg)->name);
+}
+
+static void on_hello(struct daemon *d, const struct agent_reply *r)
+{
+	if (r->status || agentlink_setup(d, on_setup) < 0)
+		daemon_fail_start(d, "agent: %s", r->error);
+}
+
+static void boot(struct daemon *d)
+{
+	if (!daemon_is_primary(d)) {
+		uv_timer_stop(&d->start_limit);
+		daemon_event(d, (struct core_event){ .type = CORE_EV_STARTED });
+		log_info("waiting for %s", config_peer(d->cfg)->name);
+		if (peer_start(d) < 0)
+			daemon_fail_start(d, "no peer link");
+		return;
+	}
+	if (vm_start(d, VM_RUN) < 0 || nic_attach(d, d->vm.nic_fd) < 0 ||
+	    agentlink_open(d, d->vm.agent_fd, on_hello) < 0)
+		daemon_fail_start(d, "QEMU does not start");
+}
+
+static void on_selftest(struct daemon *d, const struct agent_reply *r)
+{
+	bool good = !r->status;
+	char text[AGENT_ERROR_TEXT];
+
+	snprintf(text, sizeof(text), "%s", r->error);
+	vm_kill(d);
+	close(d->vm.nic_fd);
+	if (!good) {
+		daemon_fail_start(d, "QEMU %s (%s) fails the self-test: %s", d->qemu_version, d->cfg->qemu,
+				  text);
+		return;
+	}
+	log_info("QEMU %s passes the self-test (driver %s)", d->qemu_version, d->driver);
+	boot(d);
+}
+
+static void on_selftest_setup(struct daemon *d, const struct agent_reply *r)
+{
+	struct agent_request test = { .op = AGENT_SELFTEST };
+
+	if (r->status || agentlink_request(d, &test, on_selftest) < 0)
+		daemon_fail_start(d, "agent: %s", r->error);
+}
+
+static void on_selftest_hello(struct daemon *d, const struct agent_reply *r)
+{
+	snprintf(d->qemu_version, sizeof(d->qemu_version), "%d.%d.%d", r->hello.major, r->hello.minor,
+		 r->hello.micro);
+	snprintf(d->driver, sizeof(d->driver), "%.15s", r->hello.driver);
+	if (r->status)
+		daemon_fail_start(d, "%s cannot be used: %s", d->cfg->qemu, r->error);
+	else if (agentlink_setup(d, on_selftest_setup) < 0)
+		daemon_fail_start(d, "agent: no set-up");
+}
+
+/* the disk manager's hello ends the first step; called from the loop until it is there */
+static void on_disk_ready(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	if (!d->disk.ready)
+		return;
+	uv_timer_stop(t);
+	log_info("disk %s: %llu MiB", config_disk(d->cfg), (unsigned long long)d->disk.size >> 20);
+	if (vm_start(d, VM_SELFTEST) < 0 ||
+	    agentlink_open(d, d->vm.agent_fd, on_selftest_hello) < 0)
+		daemon_fail_start(d, "QEMU does not start");
+}
+
+static void on_start_limit(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	daemon_fail_start(d, "QEMU's agent does not answer; see %s/qemu.log", daemon_state_dir(d));
+}
+
+static int make_state_dir(const char *path)
+{
+	char p[CONFIG_PATH_MAX];
+	char *s;
+
+	snprintf(p, sizeof(p), "%s", path);
+	for (s = p + 1; *s; s++) {
+		if (*s != '/')
+			continue;
+		*s = 0;
+		mkdir(p, 0755);
+		*s = '/';
+	}
+	if (mkdir(p, 0700) < 0 && errno != EEXIST) {
+		log_error("[host] state: %s: %s", p, strerror(errno));
+		return -errno;
+	}
+	return 0;
+}
+
+static void init_loop(struct daemon *d)
+{
+	uv_timer_t *timers[] = { &d->tick, &d->announce, &d->linger, &d->seed_poll, &d->start_limit };
+	size_t i;
+
+	uv_loop_init(&d->loop);
+	for (i = 0; i < sizeof(timers) / sizeof(*timers); i++) {
+		uv_timer_init(&d->loop, timers[i]);
+		timers[i]->data = d;
+	}
+	uv_prepare_init(&d->loop, &d->prepare);
+	uv_check_init(&d->loop, &d->check);
+	uv_signal_init(&d->loop, &d->sigint);
+	uv_signal_init(&d->loop, &d->sigterm);
+	d->prepare.data = d->check.data = d->sigint.data = d->sigterm.data = d;
+	uv_prepare_start(&d->prepare, on_prepare);
+	uv_check_start(&d->check, on_check);
+	uv_signal_start(&d->sigint, on_signal, SIGINT);
+	uv_signal_start(&d->sigterm, on_signal, SIGTERM);
+}
+
+static int start(struct daemon *d)
+{
+	int r = make_state_dir(daemon_state_dir(d));
+
+	r = r < 0 ? r : control_start(d);
+	r = r < 0 ? r : transfer_init(d);
+	r = r < 0 ? r : nic_open(d);
+	/* a busy port is noticed before anything big starts */
+	if (r >= 0 && daemon_is_primary(d))
+		r = peer_start(d);
+	r = r < 0 ? r : diskman_start(d);
+	if (r < 0)
+		return r;
+	uv_timer_start(&d->seed_poll, on_disk_ready, 5, 5);
+	return 0;
+}
+
+static void on_walk(uv_handle_t *h, void *arg)
+{
+	if (!uv_is_closing(h))
+		uv_close(h, NULL);
+}
+
+static void stop(struct daemon *d)
+{
+	vm_kill(d);
+	nic_close(d);
+	peer_stop(d);
+	diskman_stop(d);
+	control_stop(d);
+	transfer_free(d);
+	uv_walk(&d->loop, on_walk, NULL);
+	while (uv_run(&d->loop, UV_RUN_NOWAIT))
+		;
+	uv_loop_close(&d->loop);
+}
+
+static void find_exe_dir(struct daemon *d)
+{
+	ssize_t n = readlink("/proc/self/exe", d->exe_dir, sizeof(d->exe_dir) - 1);
+	char *slash;
+
+	d->exe_dir[n > 0 ? n : 0] = 0;
+	slash = strrchr(d->exe_dir, '/');
+	if (slash)
+		*slash = 0;
+}
+
+int daemon_run(const struct config *cfg)
+{
+	struct core_config core = {
+		.role = config_is_primary(cfg) ? CORE_PRIMARY : CORE_SECONDARY,
+		.heartbeat_us = cfg->heartbeat_us,
+		.misses = cfg->misses,
+		.checkpoint_mode = cfg->mode == MODE_CHECKPOINT,
+		.periodic_us = cfg->mode == MODE_CHECKPOINT ? cfg->interval_us : cfg->periodic_us,
+	};
+	static struct daemon daemon;
+	struct daemon *d = &daemon;
+	unsigned int c;
+
+	d->cfg = cfg;
+	d->agent.fd = d->agent.stage_fd = d->agent.device_fd = -1;
+	d->vm.child.pidfd = d->disk.child.pidfd = -1;
+	d->disk.fd = d->disk.boundary_fd = d->peer.listen_fd = -1;
+	for (c = 0; c < PEER_NCHANNELS; c++)
+		d->peer.fd[c] = -1;
+	core_init(&d->core, &core);
+	log_set_context(cfg->name, role_name(d), 0);
+	find_exe_dir(d);
+	signal(SIGPIPE, SIG_IGN);
+	init_loop(d);
+	if (start(d) < 0)
+		d->exit_status = 1;
+	else {
+		uv_timer_start(&d->start_limit, on_start_limit, START_LIMIT_MS, 0);
+		uv_run(&d->loop, UV_RUN_DEFAULT);
+	}
+	stop(d);
+	log_info("ended");
+	return d->exit_status;
+}

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * daemon.h - the daemon's parts, in sections headed by the file that defines them
+ *
+ * One event loop, one thread. Parts report what happened with daemon_event(); the core decides; the
+ * core's actions are carried out by daemon.c, which calls the parts. Parts do not call each other
+ * except where stated.
+ */
+#ifndef COLO_DAEMON_H
+#define COLO_DAEMON_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "agent/agent_proto.h"
+#include "common/buffer.h"
+#include "common/percentile.h"
+#include "common/spawn.h"
+#include "core/core.h"
+#include "daemon/config.h"
+#include "daemon/peer_proto.h"
+#include "daemon/qmp.h"
+#include "daemon/watch.h"
+#include "disk/disk_proto.h"
+#include "net/net.h"
+
+struct daemon;
+
+/* --- vm.c: the QEMU process --- */
+
+enum vm_kind {
+	VM_SELFTEST, /* throw-away, never runs, no disk */
+	VM_RUN,      /* boots */
+	VM_INCOMING, /* waits for the seed */
+};
+
+struct vm {
+	struct child child;
+	struct watch *exit_watch;
+	struct qmp *qmp;
+	int agent_fd, nic_fd; /* our ends of the socketpairs, -1 when handed to agent link and NIC */
+	bool dying;           /* its end is expected */
+};
+
+int vm_start(struct daemon *d, enum vm_kind kind);
+void vm_kill(struct daemon *d);
+
+/* --- agentlink.c: requests to the agent in QEMU --- */
+
+typedef void agent_fn(struct daemon *d, const struct agent_reply *reply);
+
+struct agentlink {
+	int fd;
+	struct watch *watch;
+	agent_fn *fn;         /* of the request under way, NULL: none */
+	struct agent_request request;
+	int stage_fd, device_fd;
+	uint8_t *stage; /* mapped; device state is read and written with pread and pwrite */
+	size_t stage_size;
+	struct agent_reply hello, blocks;
+	bool have_blocks;
+};
+
+#define DEVICE_STATE_MAX (64u << 20)
+
+/* waits for the agent's hello; fn is called with it */
+int agentlink_open(struct daemon *d, int fd, agent_fn *fn);
+void agentlink_close(struct daemon *d);
+/* Sends the two memfds; maps them when the answer is there. */
+int agentlink_setup(struct daemon *d, agent_fn *fn);
+/* One at a time; -EBUSY otherwise, -EPIPE without agent. */
+int agentlink_request(struct daemon *d, const struct agent_request *r, agent_fn *fn);
+static inline bool agentlink_busy(const struct agentlink *a)
+{
+	return a->fn != NULL;
+}
+
+/* --- diskman.c: the disk manager process --- */
+
+struct diskman {
+	struct child child;
+	struct watch *exit_watch, *watch;
+	int fd;          /* control */
+	int boundary_fd; /* the disk manager's second control socket, for the agent; -1 once given to QEMU */
+	char socket[200];
+	bool ready, synced;
+	uint64_t size, identity;
+	uint64_t sync_done, sync_total;
+	struct disk_message status; /* the last one */
+	void (*on_commit)(struct daemon *d, int status);
+};
+
+int diskman_start(struct daemon *d);
+void diskman_stop(struct daemon *d);
+int diskman_link(struct daemon *d, int fd, enum disk_role role); /* takes fd */
+int diskman_unlink(struct daemon *d);
+int diskman_commit(struct daemon *d, uint64_t epoch, void (*fn)(struct daemon *d, int status));
+int diskman_failover(struct daemon *d);
+int diskman_poll_status(struct daemon *d);
+
+/* --- peer.c: the link to the other daemon --- */
+
+struct peer {
+	int listen_fd;
+	struct watch *listen_watch;
+	int fd[PEER_NCHANNELS];
+	struct watch *watch[PEER_NCHANNELS];
+	struct buffer in, out;  /* CONTROL */
+	uint64_t session;
+	bool up;                /* CONTROL, BULK and DISK are there */
+	bool dialling;
+	uv_timer_t retry;
+	char last_refusal[256];
+	uint64_t tx_bytes, rx_bytes;
+	/* round trip of heartbeats, ns; 0: unknown */
+	uint64_t rtt_ns, their_time, their_time_at;
+	struct sockaddr_storage *address;
+};
+
+int peer_start(struct daemon *d);
+void peer_stop(struct daemon *d);
+/* secondary: connect one more channel (PEER_SEED) */
+int peer_dial(struct daemon *d, enum peer_channel channel);
+void peer_drop(struct daemon *d);
+/* false: no room; only droppable messages may ignore that. Data: payload of two pieces. */
+bool peer_send(struct daemon *d, enum peer_type type, uint64_t epoch, const void *a, size_t na,
+	       const void *b, size_t nb);
+bool peer_has_room(const struct peer *p); /* for data plane back-pressure */
+void peer_flush(struct daemon *d);
+void peer_flush_blocking(struct daemon *d); /* at most a second; before the daemon ends */
+void peer_read(struct daemon *d);           /* what has come, now */
+void peer_heartbeat(struct daemon *d);
+
+/* --- nic.c: data plane of the NIC --- */
+
+struct nic;
+int nic_open(struct daemon *d); /* TAP on the bridge */
+void nic_close(struct daemon *d);
+int nic_attach(struct daemon *d, int fd); /* QEMU's NIC socket; takes fd */
+void nic_detach(struct daemon *d);
+void nic_flush(struct daemon *d);
+uint64_t nic_tick(struct daemon *d, uint64_t now_us); /* next one */
+/* primary */
+void nic_serve(struct daemon *d); /* unprotected: all passes */
+void nic_harvest(struct daemon *d, const uint8_t nonce[AGENT_NONCE], uint64_t epoch); /* before it */
+uint64_t nic_harvested(struct daemon *d, uint64_t net_unread, bool ok); /* last input the PVM read */
+void nic_held(struct daemon *d, uint64_t epoch);
+void nic_compare(struct daemon *d, uint64_t epoch);
+void nic_give_up(struct daemon *d); /* only forward clients' frames to the peer */
+void nic_from_svm(struct daemon *d, uint64_t epoch, const uint8_t *frame, size_t len);
+/* secondary */
+void nic_input(struct daemon *d, uint64_t seq, const uint8_t *frame, size_t len);
+void nic_pvm_syn(struct daemon *d, uint64_t epoch, const uint8_t *frame, size_t len);
+void nic_apply(struct daemon *d, const uint8_t nonce[AGENT_NONCE], uint64_t epoch);
+void nic_applied(struct daemon *d, uint64_t epoch, uint64_t last_read);
+void nic_take_over(struct daemon *d, uint64_t lost_at_us);
+void nic_announce(struct daemon *d);
+json_t *nic_status(struct daemon *d);
+
+/* --- transfer.c: a checkpoint over the BULK channel --- */
+
+struct transfer;
+int transfer_init(struct daemon *d);
+void transfer_free(struct daemon *d);
+void transfer_reset(struct daemon *d); /* forget what is under way */
+/* primary: send what the agent harvested */
+int transfer_send(struct daemon *d, uint64_t epoch, uint32_t flags, uint64_t device_bytes,
+		  uint64_t ran_at_ns);
+void transfer_on_bulk(void *arg, int events);
+bool transfer_sending(const struct daemon *d);
+
+/* --- seed.c: first copy of the guest --- */
+
+void seed_begin(struct daemon *d);          /* primary, CORE_ACT_SEED */
+void seed_channel(struct daemon *d, int fd);/* both: the SEED channel is there; takes fd */
+void seed_receive(struct daemon *d);        /* secondary: PEER_SEED_START came */
+void seed_peer_ready(struct daemon *d, const uint8_t *p, size_t n); /* primary: PEER_SEED_READY */
+void seed_cancel(struct daemon *d);
+
+/* --- checkpoint.c: the order of events of one checkpoint --- */
+
+void checkpoint_harvest(struct daemon *d, uint64_t epoch, enum core_cause cause);
+/* secondary: parts of what makes epoch complete */
+void checkpoint_received(struct daemon *d, uint64_t epoch, uint32_t flags, uint64_t ran_at_ns);
+void checkpoint_boundary(struct daemon *d, uint64_t epoch, uint64_t last_read);
+void checkpoint_disk_boundary(struct daemon *d, uint64_t epoch);
+void checkpoint_apply(struct daemon *d, uint64_t epoch);
+void checkpoint_peer_applied(struct daemon *d, uint64_t epoch, const uint8_t *p, size_t n);
+void checkpoint_send_applied(struct daemon *d, uint64_t epoch);
+void checkpoint_reset(struct daemon *d);
+/* mode checkpoint, at failover: load the last checkpoint into the VM, run; ends in daemon_loaded() */
+void checkpoint_load(struct daemon *d);
+
+struct checkpoint {
+	uint8_t nonce[AGENT_NONCE];
+	uint64_t epoch;          /* under way */
+	/* primary */
+	bool verify;             /* the next one with hashes */
+	uint64_t sent_hash, sent_hash_epoch;
+	uint64_t verified, verify_failed;
+	struct percentile pause_us, pages, send_us, apply_us;
+	uint64_t started_ns, last_pages;
+	/* secondary */
+	uint64_t got_pages, got_boundary, got_disk; /* epochs */
+	uint32_t flags;
+	uint64_t ran_at_ns;      /* PVM's run-on, in our clock */
+	uint64_t last_read;      /* input */
+	bool svm_started;        /* by QMP cont, once */
+	bool staged_only;        /* mode checkpoint: RAM is in the image, state is not loaded */
+	bool loading;            /* mode checkpoint: failover loads it */
+	struct agent_reply reply;
+};
+
+/* --- control.c: the operator's socket; status.c --- */
+
+int control_start(struct daemon *d);
+void control_stop(struct daemon *d);
+json_t *status_json(struct daemon *d); /* new reference */
+
+/* --- daemon.c --- */
+
+struct failover_record {
+	bool valid;
+	enum core_loss cause;
+	uint64_t at_unix_ms, detect_us, total_us;
+};
+
+struct daemon {
+	const struct config *cfg;
+	uv_loop_t loop;
+	uv_timer_t tick;
+	uv_prepare_t prepare;
+	uv_check_t check;
+	uv_signal_t sigint, sigterm;
+	struct core core;
+	struct vm vm;
+	struct agentlink agent;
+	struct diskman disk;
+	struct peer peer;
+	struct nic *nic;
+	struct transfer *transfer;
+	struct checkpoint ckpt;
+	struct failover_record failover;
+	struct control *control;
+	uv_timer_t announce, linger, seed_poll, start_limit;
+	int announcements;
+	char qemu_version[32], driver[16];
+	char exe_dir[256];      /* where agent and plugin may lie in a build tree */
+	double seed_percent;
+	bool seed_local, seed_remote; /* this side and the peer are done */
+	int exit_status;
+	bool ending;
+};
+
+/* Runs until the daemon ends. Returns the process' exit status. */
+int daemon_run(const struct config *cfg);
+void daemon_event(struct daemon *d, struct core_event e); /* now_us is filled in */
+void daemon_fail_start(struct daemon *d, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+void daemon_loaded(struct daemon *d, int status);
+uint64_t daemon_now_us(void);
+/* full path of an installed or just built file ("colo-agent.so"); static storage of the caller */
+int daemon_find(struct daemon *d, const char *sub, const char *file, char *out, size_t size);
+bool daemon_is_primary(const struct daemon *d);
+const char *daemon_state_dir(const struct daemon *d);
+
+#endif

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * peer_proto.h - what two daemons say to each other over TCP
+ *
+ * The secondary dials the primary once for each channel. Each connection begins with a hello of the
+ * dialler and an answer of the listener; the control channel comes first, its answer names the session
+ * that the others belong to. All numbers are big endian.
+ *
+ *   CONTROL  messages (struct peer_header + payload), both ways
+ *   BULK     checkpoints (struct bulk_header, stage records, pages, device state), to the secondary
+ *   DISK     handed to the disk managers (disk/disk_proto.h)
+ *   SEED     handed to the two QEMUs: their migration stream
+ */
+#ifndef COLO_PEER_PROTO_H
+#define COLO_PEER_PROTO_H
+
+#include <stdint.h>
+
+#define PEER_MAGIC 0x434f4c4fu
+#define PEER_VERSION 1
+
+enum peer_channel { PEER_CONTROL, PEER_BULK, PEER_DISK, PEER_SEED, PEER_NCHANNELS };
+
+struct peer_hello {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t channel;
+	uint64_t session; /* CONTROL: 0 */
+	uint64_t memory, vcpus, mode, disk_size, disk_identity;
+	char vm[32], node[32], machine[32], qemu[32];
+};
+_Static_assert(sizeof(struct peer_hello) == 184, "hello layout");
+
+enum peer_status { PEER_OK, PEER_REFUSED, PEER_LATER };
+
+struct peer_answer {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t status; /* enum peer_status */
+	uint64_t session;
+	char text[240];
+};
+_Static_assert(sizeof(struct peer_answer) == 256, "answer layout");
+
+enum peer_type {
+	PEER_HEARTBEAT = 1, /* both; payload: u64 time of the sender, u64 time it last got, u64 ns ago */
+	PEER_SEED_START,    /* to secondary: start QEMU, dial SEED */
+	PEER_SEED_READY,    /* to primary: the SVM has its private view. payload: RAM block list */
+	PEER_INPUT,         /* to secondary: u64 sequence number, frame of a client */
+	PEER_PVM_SYN,       /* to secondary: frame of the PVM; epoch: the PVM's */
+	PEER_OUTPUT,        /* to primary: frame of the SVM; epoch: the SVM's */
+	PEER_BOUNDARY,      /* to secondary: epoch begins; u64: last input the PVM had read */
+	PEER_HELD,          /* to primary */
+	PEER_APPLIED,       /* to primary: struct peer_applied */
+	PEER_HANDOVER,      /* to secondary: the PVM is gone, take over */
+	PEER_DISMISS,       /* to secondary: never take over */
+	PEER_GUEST_OFF,     /* to secondary: the guest is off, end */
+	PEER_SYNCED,        /* to secondary: disks are alike, seeding begins */
+	PEER_GOODBYE,       /* to primary: the secondary ends; payload: text */
+};
+
+struct peer_header {
+	uint32_t length; /* of the payload */
+	uint16_t type;
+	uint16_t flags;
+	uint64_t epoch;
+};
+_Static_assert(sizeof(struct peer_header) == 16, "header layout");
+#define PEER_PAYLOAD_MAX (128u << 10)
+
+struct peer_applied {
+	uint64_t hash;
+	uint64_t total_us; /* SVM stopped until running */
+	uint64_t dropped;
+};
+
+/* flags of a checkpoint, in bulk_header */
+#define BULK_VERIFY 1u /* the secondary answers with the hash of RAM */
+
+struct bulk_header {
+	uint32_t magic;
+	uint32_t flags;
+	uint64_t epoch;
+	uint64_t nrec, npages, device_bytes;
+};
+_Static_assert(sizeof(struct bulk_header) == 40, "bulk layout");
+/* after the device state: */
+struct bulk_trailer {
+	uint64_t age_ns; /* time since the PVM ran on, when the trailer was sent */
+};
+
+#endif

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * seed.c - first copy of the guest, by QEMU's ordinary live migration
+ *
+ * Primary                                   Secondary
+ *   SYNCED, SEED_START          ------>       starts QEMU with -incoming defer
+ *   accepts SEED, gives it to   <------       dials SEED, gives it to QEMU (migrate-incoming fd:)
+ *   QEMU (migrate fd:)
+ *   ... QEMU to QEMU ...
+ *   completed: dirty tracking                 no longer `inmigrate`: RAM becomes a private view
+ *   on, PVM runs on             <------       of the image; SEED_READY with the RAM block list
+ *   both done: the first checkpoint brings the SVM to where the PVM is by then.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/wire.h"
+#include "daemon/daemon.h"
+
+#define POLL_MS 50
+#define MIGRATION_BANDWIDTH (4ll << 30)
+#define MIGRATION_DOWNTIME_MS 300
+
+static void failed(struct daemon *d, const char *what, const char *why)
+{
+	uv_timer_stop(&d->seed_poll);
+	log_error("seeding: %s: %s", what, why ? why : "failed");
+	daemon_event(d, (struct core_event){ .type = CORE_EV_SEED_FAILED });
+}
+
+static bool active(const struct daemon *d)
+{
+	return d->core.state == CORE_SEEDING && d->vm.qmp;
+}
+
+void seed_cancel(struct daemon *d)
+{
+	uv_timer_stop(&d->seed_poll);
+	d->seed_local = d->seed_remote = false;
+	if (daemon_is_primary(d) && d->vm.qmp)
+		qmp_command(d->vm.qmp, "migrate_cancel", NULL, -1, NULL, NULL);
+}
+
+/* --- primary --- */
+
+static void both_done(struct daemon *d)
+{
+	if (d->seed_local && d->seed_remote)
+		daemon_event(d, (struct core_event){ .type = CORE_EV_SEEDED });
+}
+
+static void on_running(void *arg, json_t *result, const char *error)
+{
+	struct daemon *d = arg;
+
+	if (error) {
+		failed(d, "cont", error);
+		return;
+	}
+	log_info("seeding: RAM is copied, the guest runs on");
+	d->seed_local = true;
+	both_done(d);
+}
+
+static void on_tracking(struct daemon *d, const struct agent_reply *r)
+{
+	if (r->status) {
+		failed(d, "dirty tracking", r->error);
+		return;
+	}
+	qmp_command(d->vm.qmp, "cont", NULL, -1, on_running, d);
+}
+
+static void migrated(struct daemon *d)
+{
+	struct agent_request r = { .op = AGENT_TRACK };
+	int e = agentlink_request(d, &r, on_tracking);
+
+	uv_timer_stop(&d->seed_poll);
+	if (e < 0)
+		failed(d, "dirty tracking", strerror(-e));
+}
+
+static void report_progress(struct daemon *d, json_t *ram)
+{
+	double total = json_number_value(json_object_get(ram, "total"));
+	double left = json_number_value(json_object_get(ram, "remaining"));
+	double percent = total > 0 ? 100 * (1 - left / total) : 0;
+
+	if (percent >= d->seed_percent + 10)
+		log_info("seeding: %.0f%%", percent);
+	if (percent >= d->seed_percent + 10 || percent >= 100)
+		d->seed_percent = percent;
+}
+
+static void on_progress(void *arg, json_t *result, const char *error)
+{
+	struct daemon *d = arg;
+	const char *s = json_string_value(json_object_get(result, "status"));
+
+	if (!active(d) || !uv_is_active((uv_handle_t *)&d->seed_poll))
+		return;
+	if (error || !s || !strcmp(s, "failed") || !strcmp(s, "cancelled"))
+		failed(d, "migration", error ? error : s);
+	else if (!strcmp(s, "completed"))
+		migrated(d);
+	else
+		report_progress(d, json_object_get(result, "ram"));
+}
+
+static void poll_migration(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	if (active(d))
+		qmp_command(d->vm.qmp, "query-migrate", NULL, -1, on_progress, d);
+}
+
+static void on_migrate(void *arg, json_t *result, const char *error)
+{
+	struct daemon *d = arg;
+
+	if (error)
+		failed(d, "migrate", error);
+	else if (active(d))
+		uv_timer_start(&d->seed_poll, poll_migration, POLL_MS, POLL_MS);
+}
+
+static void primary_channel(struct daemon *d, int fd)
+{
+	struct qmp *q = d->vm.qmp;
+
+	qmp_command(q, "migrate-set-parameters",
+		    json_pack("{s:I s:I}", "max-bandwidth", (json_int_t)MIGRATION_BANDWIDTH,
+			      "downtime-limit", (json_int_t)MIGRATION_DOWNTIME_MS), -1, NULL, NULL);
+	qmp_command(q, "getfd", json_pack("{s:s}", "fdname", "seed"), fd, NULL, NULL);
+	qmp_command(q, "migrate", json_pack("{s:s}", "uri", "fd:seed"), -1, on_migrate, d);
+}
+
+void seed_begin(struct daemon *d)
+{
+	d->seed_percent = 0;
+	d->seed_local = d->seed_remote = false;
+	log_info("seeding: live migration to %s", config_peer(d->cfg)->name);
+	peer_send(d, PEER_SYNCED, 0, NULL, 0, NULL, 0);
+	peer_send(d, PEER_SEED_START, 0, NULL, 0, NULL, 0);
+}
+
+void seed_peer_ready(struct daemon *d, const uint8_t *p, size_t n)
+{
+	const struct agent_reply *mine = &d->agent.blocks;
+
+	if (d->core.state != CORE_SEEDING)
+		return;
+	if (n != mine->blocks.n * sizeof(struct agent_block) || memcmp(p, mine->blocks.block, n)) {
+		failed(d, "RAM blocks", "the two QEMUs do not have the same ones");
+		return;
+	}
+	d->seed_remote = true;
+	both_done(d);
+}
+
+/* --- secondary --- */
+
+static void on_view(struct daemon *d, const struct agent_reply *r)
+{
+	const struct agent_reply *b = &d->agent.blocks;
+
+	if (r->status) {
+		failed(d, "private view of RAM", r->error);
+		return;
+	}
+	log_info("seeding: the SVM stands ready");
+	peer_send(d, PEER_SEED_READY, 0, b->blocks.block, b->blocks.n * sizeof(struct agent_block), NULL, 0);
+}
+
+static void on_setup(struct daemon *d, const struct agent_reply *r)
+{
+	struct agent_request view = { .op = AGENT_VIEW };
+
+	if (r->status || agentlink_request(d, &view, on_view) < 0)
+		failed(d, "agent", r->error);
+}
+
+static void on_status(void *arg, json_t *result, const char *error)
+{
+	struct daemon *d = arg;
+	const char *s = json_string_value(json_object_get(result, "status"));
+
+	if (!active(d) || !uv_is_active((uv_handle_t *)&d->seed_poll))
+		return;
+	if (error || !s) {
+		failed(d, "query-status", error);
+	} else if (strcmp(s, "inmigrate")) {
+		uv_timer_stop(&d->seed_poll);
+		if (agentlink_setup(d, on_setup) < 0)
+			failed(d, "agent", "no set-up");
+	}
+}
+
+static void poll_status(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	if (active(d))
+		qmp_command(d->vm.qmp, "query-status", NULL, -1, on_status, d);
+}
+
+static void on_incoming(void *arg, json_t *result, const char *error)
+{
+	struct daemon *d = arg;
+
+	if (error)
+		failed(d, "migrate-incoming", error);
+	else if (active(d))
+		uv_timer_start(&d->seed_poll, poll_status, POLL_MS, POLL_MS);
+}
+
+static void secondary_channel(struct daemon *d, int fd)
+{
+	qmp_command(d->vm.qmp, "getfd", json_pack("{s:s}", "fdname", "seed"), fd, NULL, NULL);
+	qmp_command(d->vm.qmp, "migrate-incoming", json_pack("{s:s}", "uri", "fd:seed"), -1, on_incoming, d);
+}
+
+static void on_hello(struct daemon *d, const struct agent_reply *r)
+{
+	if (r->status)
+		failed(d, "agent", r->error);
+	else if (peer_dial(d, PEER_SEED) < 0)
+		failed(d, "seed channel", "cannot dial");
+}
+
+void seed_receive(struct daemon *d)
+{
+	if (d->core.state != CORE_SEEDING || d->vm.child.pid)
+		return;
+	if (vm_start(d, VM_INCOMING) < 0 || nic_attach(d, d->vm.nic_fd) < 0 ||
+	    agentlink_open(d, d->vm.agent_fd, on_hello) < 0)
+		failed(d, "QEMU", "does not start");
+}
+
+void seed_channel(struct daemon *d, int fd)
+{
+	wire_set_nonblock(fd, 0);
+	if (!active(d))
+		log_warn("seeding: a channel that nobody waits for");
+	else if (daemon_is_primary(d))
+		primary_channel(d, fd);
+	else
+		secondary_channel(d, fd);
+	close(fd);
+}

@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * transfer.c - a checkpoint over the BULK channel
+ *
+ * Theory of operation: the primary's agent leaves records and pages in its staging area. They are sent
+ * as a header, records, pages without the zero ones, device state and a trailer; the secondary reads
+ * pages straight into its own agent's staging area, in the agent's format. The next checkpoint is
+ * harvested only after the secondary has applied this one, so one area a side is enough.
+ *
+ * Both directions work in bounded pieces, so that frames are not kept waiting by pages. On the wire all
+ * numbers are little endian, as every host is that QEMU is supported on here; the header says so by
+ * its magic.
+ *
+ * Every number that comes in is checked against the RAM blocks of our own VM before use; page data is
+ * bounded by the staging area.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/wire.h"
+#include "daemon/daemon.h"
+
+#define PIECE (256u << 10)
+#define PIECES_A_ROUND 4
+#define MAX_RECORDS (4u << 20)
+
+enum phase { IDLE, HEADER, RECORDS, PAGES, DEVICE, TRAILER };
+
+struct transfer {
+	enum phase phase;
+	struct bulk_header header;
+	struct bulk_trailer trailer;
+	size_t done;                  /* bytes of the phase */
+	struct stage_record *rec;     /* on the wire: zero runs apart */
+	size_t rec_room;
+	/* sending: where the pages of the harvested record under way are */
+	const uint8_t *page;          /* next page in the area */
+	size_t rec_at, rec_done;      /* record, bytes of its pages sent */
+	uint8_t *device;
+	size_t device_room;
+	uint64_t ran_at_ns, started_ns;
+};
+
+int transfer_init(struct daemon *d)
+{
+	d->transfer = calloc(1, sizeof(*d->transfer));
+	return d->transfer ? 0 : -ENOMEM;
+}
+
+void transfer_reset(struct daemon *d)
+{
+	if (d->transfer)
+		d->transfer->phase = IDLE;
+}
+
+void transfer_free(struct daemon *d)
+{
+	if (!d->transfer)
+		return;
+	free(d->transfer->rec);
+	free(d->transfer->device);
+	free(d->transfer);
+	d->transfer = NULL;
+}
+
+bool transfer_sending(const struct daemon *d)
+{
+	return d->transfer->phase != IDLE;
+}
+
+static bool room_for_records(struct transfer *t, size_t n)
+{
+	struct stage_record *p;
+
+	if (n <= t->rec_room)
+		return true;
+	p = realloc(t->rec, n * sizeof(*p));
+	if (!p)
+		return false;
+	t->rec = p;
+	t->rec_room = n;
+	return true;
+}
+
+static bool room_for_device(struct transfer *t, size_t n)
+{
+	uint8_t *p;
+
+	if (n <= t->device_room)
+		return true;
+	p = realloc(t->device, n);
+	if (!p)
+		return false;
+	t->device = p;
+	t->device_room = n;
+	return true;
+}
+
+/* --- sending --- */
+
+static bool is_zero_page(const uint8_t *p)
+{
+	const uint64_t *q = (const uint64_t *)p;
+
+	return !q[0] && !q[AGENT_PAGE_SIZE / 8 - 1] && !memcmp(p, p + 8, AGENT_PAGE_SIZE - 8);
+}
+
+static bool add_run(struct transfer *t, const struct stage_record *r, uint64_t first, uint64_t n, bool zero)
+{
+	if (t->header.nrec == t->rec_room && !room_for_records(t, t->rec_room * 2 + 256))
+		return false;
+	t->rec[t->header.nrec++] = (struct stage_record){
+		.block = r->block,
+		.flags = zero ? STAGE_ZERO : 0,
+		.offset = r->offset + first * AGENT_PAGE_SIZE,
+		.npages = n,
+	};
+	if (!zero)
+		t->header.npages += n;
+	return true;
+}
+
+/* one harvested record becomes runs of zero and other pages */
+static bool split_record(struct transfer *t, const struct stage_record *r, const uint8_t *page)
+{
+	uint64_t i, first = 0;
+	bool zero = is_zero_page(page), z;
+
+	for (i = 1; i < r->npages; i++) {
+		z = is_zero_page(page + i * AGENT_PAGE_SIZE);
+		if (z == zero)
+			continue;
+		if (!add_run(t, r, first, i - first, zero))
+			return false;
+		first = i;
+		zero = z;
+	}
+	return add_run(t, r, first, r->npages - first, zero);
+}
+
+static int make_records(struct transfer *t, const uint8_t *stage, size_t size)
+{
+	const struct stage_header *h = (const void *)stage;
+	const struct stage_record *r = (const void *)(h + 1);
+	const uint8_t *page = stage + h->data_off;
+	uint64_t i;
+
+	if (h->magic != STAGE_MAGIC || h->version != STAGE_VERSION || h->data_off > size ||
+	    h->npages > (size - h->data_off) / AGENT_PAGE_SIZE)
+		return -EPROTO;
+	t->page = page;
+	for (i = 0; i < h->nrec; i++, r++) {
+		if (!split_record(t, r, page))
+			return -ENOMEM;
+		page += r->npages * AGENT_PAGE_SIZE;
+	}
+	return 0;
+}
+
+int transfer_send(struct daemon *d, uint64_t epoch, uint32_t flags, uint64_t device_bytes,
+		  uint64_t ran_at_ns)
+{
+	struct transfer *t = d->transfer;
+	int r;
+
+	if (d->peer.fd[PEER_BULK] < 0)
+		return -EPIPE;
+	if (device_bytes > DEVICE_STATE_MAX || !room_for_device(t, device_bytes))
+		return -ENOMEM;
+	if (pread(d->agent.device_fd, t->device, device_bytes, 0) != (ssize_t)device_bytes)
+		return -EIO;
+	t->header = (struct bulk_header){ .magic = PEER_MAGIC, .flags = flags, .epoch = epoch,
+					  .device_bytes = device_bytes };
+	r = make_records(t, d->agent.stage, d->agent.stage_size);
+	if (r < 0)
+		return r;
+	t->phase = HEADER;
+	t->done = t->rec_at = t->rec_done = 0;
+	t->ran_at_ns = ran_at_ns;
+	t->started_ns = clock_now_ns();
+	watch_events(d->peer.watch[PEER_BULK], UV_READABLE | UV_WRITABLE);
+	transfer_on_bulk(d, UV_WRITABLE);
+	return 0;
+}
+
+/* Harvested pages lie one behind the other; zero runs are stepped over. Pieces of several records may
+ * be one run of memory, but a writev of them costs more than it saves. */
+static size_t next_pages(struct transfer *t, const uint8_t **p)
+{
+	const struct stage_record *r;
+
+	for (; t->rec_at < t->header.nrec; t->rec_at++, t->rec_done = 0) {
+		r = &t->rec[t->rec_at];
+		if (r->flags & STAGE_ZERO) {
+			t->page += r->npages * AGENT_PAGE_SIZE;
+			continue;
+		}
+		if (t->rec_done < r->npages * AGENT_PAGE_SIZE) {
+			*p = t->page;
+			return r->npages * AGENT_PAGE_SIZE - t->rec_done;
+		}
+	}
+	return 0;
+}
+
+static size_t next_piece(struct transfer *t, const uint8_t **p)
+{
+	switch (t->phase) {
+	case HEADER:
+		*p = (const uint8_t *)&t->header + t->done;
+		return sizeof(t->header) - t->done;
+	case RECORDS:
+		*p = (const uint8_t *)t->rec + t->done;
+		return t->header.nrec * sizeof(*t->rec) - t->done;
+	case PAGES:
+		return next_pages(t, p);
+	case DEVICE:
+		*p = t->device + t->done;
+		return t->header.device_bytes - t->done;
+	case TRAILER:
+		if (!t->done)
+			t->trailer.age_ns = clock_now_ns() - t->ran_at_ns;
+		*p = (const uint8_t *)&t->trailer + t->done;
+		return sizeof(t->trailer) - t->done;
+	default:
+		return 0;
+	}
+}
+
+static void sent(struct transfer *t, size_t n)
+{
+	if (t->phase == PAGES) {
+		t->page += n;
+		t->rec_done += n;
+	} else {
+		t->done += n;
+	}
+}
+
+static void bulk_lost(struct daemon *d, enum core_loss how, const char *why)
+{
+	log_warn("peer %s: checkpoint channel: %s", config_peer(d->cfg)->name, why);
+	d->transfer->phase = IDLE;
+	if (!d->peer.up)
+		return;
+	peer_drop(d);
+	daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = how });
+}
+
+static void send_some(struct daemon *d)
+{
+	struct transfer *t = d->transfer;
+	const uint8_t *p = NULL;
+	int i, fd = d->peer.fd[PEER_BULK];
+	size_t n;
+	ssize_t r;
+
+	for (i = 0; i < PIECES_A_ROUND && t->phase != IDLE; i++) {
+		while (t->phase != IDLE && !(n = next_piece(t, &p))) {
+			t->phase = t->phase == TRAILER ? IDLE : t->phase + 1;
+			t->done = 0;
+		}
+		if (t->phase == IDLE)
+			break;
+		r = send(fd, p, n < PIECE ? n : PIECE,
+			 MSG_NOSIGNAL | MSG_DONTWAIT | (t->phase < TRAILER ? MSG_MORE : 0));
+		if (r < 0 && errno != EAGAIN && errno != EINTR) {
+			bulk_lost(d, CORE_LOSS_CLOSED, strerror(errno));
+			return;
+		}
+		if (r <= 0)
+			break;
+		d->peer.tx_bytes += r;
+		sent(t, r);
+	}
+	if (t->phase == IDLE) {
+		percentile_add(&d->ckpt.send_us, (clock_now_ns() - t->started_ns) / 1000);
+		watch_events(d->peer.watch[PEER_BULK], UV_READABLE);
+	}
+}
+
+/* --- receiving --- */
+
+static const char *check_header(struct daemon *d, const struct bulk_header *h)
+{
+	if (h->magic != PEER_MAGIC)
+		return "not a checkpoint";
+	if (h->nrec > MAX_RECORDS)
+		return "too many records";
+	if (h->device_bytes > DEVICE_STATE_MAX || !h->device_bytes)
+		return "device state of impossible size";
+	if (!d->agent.have_blocks)
+		return "a checkpoint before the VM is there";
+	if (sizeof(struct stage_header) + h->nrec * sizeof(struct stage_record) + AGENT_PAGE_SIZE >
+	    d->agent.stage_size ||
+	    h->npages > (d->agent.stage_size - sizeof(struct stage_header) -
+			 h->nrec * sizeof(struct stage_record) - AGENT_PAGE_SIZE) / AGENT_PAGE_SIZE)
+		return "more than the staging area holds";
+	return NULL;
+}
+
+static const char *check_records(struct daemon *d, const struct transfer *t)
+{
+	const struct stage_record *r = t->rec, *end = r + t->header.nrec;
+	uint64_t pages = 0, size;
+
+	for (; r < end; r++) {
+		if (r->block >= d->agent.blocks.blocks.n)
+			return "a RAM block that does not exist";
+		size = d->agent.blocks.blocks.block[r->block].size;
+		if (!r->npages || r->offset % AGENT_PAGE_SIZE || r->offset >= size ||
+		    r->npages > (size - r->offset) / AGENT_PAGE_SIZE)
+			return "pages outside their RAM block";
+		if (!(r->flags & STAGE_ZERO))
+			pages += r->npages;
+	}
+	return pages == t->header.npages ? NULL : "page counts that do not add up";
+}
+
+/* records are known: lay out the agent's area */
+static void begin_pages(struct daemon *d)
+{
+	struct transfer *t = d->transfer;
+	struct stage_header *h = (void *)d->agent.stage;
+	size_t n = sizeof(*h) + t->header.nrec * sizeof(*t->rec);
+
+	*h = (struct stage_header){
+		.magic = STAGE_MAGIC,
+		.version = STAGE_VERSION,
+		.nrec = t->header.nrec,
+		.npages = t->header.npages,
+		.data_off = (n + AGENT_PAGE_SIZE - 1) / AGENT_PAGE_SIZE * AGENT_PAGE_SIZE,
+	};
+	memcpy(h + 1, t->rec, t->header.nrec * sizeof(*t->rec));
+	t->page = d->agent.stage + h->data_off;
+}
+
+static int store_device(struct daemon *d)
+{
+	struct transfer *t = d->transfer;
+	size_t n = t->header.device_bytes;
+
+	if (pwrite(d->agent.device_fd, t->device, n, 0) != (ssize_t)n ||
+	    ftruncate(d->agent.device_fd, n) < 0)
+		return -EIO;
+	return 0;
+}
+
+/* where the next bytes go; 0: the phase is complete */
+static size_t next_room(struct transfer *t, uint8_t **p)
+{
+	switch (t->phase) {
+	case HEADER:
+		*p = (uint8_t *)&t->header + t->done;
+		return sizeof(t->header) - t->done;
+	case RECORDS:
+		*p = (uint8_t *)t->rec + t->done;
+		return t->header.nrec * sizeof(*t->rec) - t->done;
+	case PAGES:
+		*p = (uint8_t *)t->page + t->done;
+		return t->header.npages * AGENT_PAGE_SIZE - t->done;
+	case DEVICE:
+		*p = t->device + t->done;
+		return t->header.device_bytes - t->done;
+	case TRAILER:
+		*p = (uint8_t *)&t->trailer + t->done;
+		return sizeof(t->trailer) - t->done;
+	default:
+		return 0;
+	}
+}
+
+static const char *phase_complete(struct daemon *d)
+{
+	struct transfer *t = d->transfer;
+	const char *wrong = NULL;
+
+	t->done = 0;
+	switch (t->phase) {
+	case HEADER:
+		wrong = check_header(d, &t->header);
+		if (!wrong && (!room_for_records(t, t->header.nrec) ||
+			       !room_for_device(t, t->header.device_bytes)))
+			wrong = "more than fits in memory";
+		break;
+	case RECORDS:
+		wrong = check_records(d, t);
+		if (!wrong)
+			begin_pages(d);
+		break;
+	case DEVICE:
+		if (store_device(d) < 0)
+			wrong = "device state cannot be stored";
+		break;
+	default:
+		break;
+	}
+	t->phase = t->phase == TRAILER ? IDLE : t->phase + 1;
+	return wrong;
+}
+
+static void received(struct daemon *d)
+{
+	struct transfer *t = d->transfer;
+	uint64_t now = clock_now_ns();
+
+	checkpoint_received(d, t->header.epoch, t->header.flags,
+			    now - t->trailer.age_ns - d->peer.rtt_ns / 2);
+}
+
+static void receive_some(struct daemon *d)
+{
+	struct transfer *t = d->transfer;
+	const char *wrong;
+	uint8_t *p = NULL;
+	ssize_t r;
+	size_t n;
+	int i;
+
+	for (i = 0; i < PIECES_A_ROUND; i++) {
+		if (t->phase == IDLE) {
+			t->phase = HEADER;
+			t->done = 0;
+		}
+		n = next_room(t, &p);
+		r = recv(d->peer.fd[PEER_BULK], p, n < PIECE ? n : PIECE, MSG_DONTWAIT);
+		if (r < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (r <= 0) {
+			bulk_lost(d, CORE_LOSS_CLOSED, r ? strerror(errno) : "closed");
+			return;
+		}
+		d->peer.rx_bytes += r;
+		t->done += r;
+		while (t->phase != IDLE && !next_room(t, &p))
+			if ((wrong = phase_complete(d))) {
+				bulk_lost(d, CORE_LOSS_PROTOCOL, wrong);
+				return;
+			}
+		if (t->phase == IDLE) {
+			received(d);
+			return;
+		}
+	}
+}
+
+void transfer_on_bulk(void *arg, int events)
+{
+	struct daemon *d = arg;
+	char byte;
+
+	if (daemon_is_primary(d)) {
+		if (transfer_sending(d) && (events & UV_WRITABLE))
+			send_some(d);
+		/* nothing comes here but the end */
+		if ((events & UV_READABLE) && d->peer.fd[PEER_BULK] >= 0 &&
+		    recv(d->peer.fd[PEER_BULK], &byte, 1, MSG_DONTWAIT) >= 0)
+			bulk_lost(d, CORE_LOSS_CLOSED, "closed");
+	} else if (events & UV_READABLE) {
+		receive_some(d);
+	}
+}

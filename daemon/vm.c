@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * vm.c - the QEMU process
+ *
+ * QEMU is the distribution's; it is told what to be on its command line only. It inherits three
+ * sockets (QMP, agent, NIC) and dies with the daemon: a VM whose network nobody serves is of no use.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "daemon/daemon.h"
+
+#define MAX_ARGS 96
+/* where the child finds its ends */
+enum { QMP_FD = 3, AGENT_FD, NIC_FD, BOUNDARY_FD, CHILD_FDS_END };
+
+struct args {
+	char *v[MAX_ARGS];
+	unsigned int n;
+	bool failed;
+};
+
+__attribute__((format(printf, 2, 3))) static void arg(struct args *a, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (a->n + 1 >= MAX_ARGS) {
+		a->failed = true;
+		return;
+	}
+	va_start(ap, fmt);
+	if (vasprintf(&a->v[a->n], fmt, ap) < 0) {
+		a->v[a->n] = NULL;
+		a->failed = true;
+	}
+	va_end(ap);
+	a->n++;
+}
+
+static void free_args(struct args *a)
+{
+	while (a->n)
+		free(a->v[--a->n]);
+}
+
+static void machine_args(struct args *a, const struct config *c)
+{
+	arg(a, "%s", c->qemu);
+	arg(a, "-name"); arg(a, "%s", c->name);
+	arg(a, "-machine"); arg(a, "%s", c->machine);
+	arg(a, "-accel"); arg(a, "%s", c->accel);
+	arg(a, "-cpu"); arg(a, "%s", *c->cpu ? c->cpu : strcmp(c->accel, "kvm") ? "max" : "host");
+	arg(a, "-m"); arg(a, "%lluM", (unsigned long long)(c->memory >> 20));
+	arg(a, "-smp"); arg(a, "%u", (unsigned int)c->vcpus);
+	arg(a, "-nodefaults"); arg(a, "-no-user-config");
+	arg(a, "-display"); arg(a, "none");
+	/* loading device state takes a third of the time without it */
+	arg(a, "-global"); arg(a, "apic-common.vapic=off");
+	arg(a, "-no-shutdown");
+}
+
+static void boot_args(struct args *a, const struct config *c)
+{
+	if (!*c->kernel)
+		return;
+	arg(a, "-kernel"); arg(a, "%s", c->kernel);
+	if (*c->initrd) {
+		arg(a, "-initrd"); arg(a, "%s", c->initrd);
+	}
+	if (*c->append) {
+		arg(a, "-append"); arg(a, "%s", c->append);
+	}
+}
+
+/* Legacy virtio: its device state is a seventh of that of the modern one, and so is the time to
+ * save it, which is part of the PVM's pause. */
+static void device_args(struct args *a, struct daemon *d, enum vm_kind kind)
+{
+	const struct config *c = d->cfg;
+
+	arg(a, "-netdev"); arg(a, "socket,id=nic0,fd=%d", NIC_FD);
+	arg(a, "-device");
+	arg(a, "virtio-net-pci,netdev=nic0,mac=%s,disable-modern=on,disable-legacy=off,romfile=", c->mac);
+	arg(a, "-blockdev");
+	if (kind == VM_SELFTEST)
+		arg(a, "driver=null-co,node-name=disk0,size=%llu", (unsigned long long)d->disk.size);
+	else
+		arg(a, "driver=nbd,node-name=disk0,server.type=unix,server.path=%s,discard=unmap",
+		    d->disk.socket);
+	arg(a, "-device");
+	arg(a, "virtio-blk-pci,drive=disk0,disable-modern=on,disable-legacy=off");
+	if (kind == VM_SELFTEST) {
+		arg(a, "-serial"); arg(a, "null");
+	} else {
+		arg(a, "-serial"); arg(a, "file:%s/console.log", daemon_state_dir(d));
+	}
+}
+
+static void control_args(struct args *a, const char *agent, enum vm_kind kind)
+{
+	arg(a, "-chardev"); arg(a, "socket,id=qmp0,fd=%d", QMP_FD);
+	arg(a, "-mon"); arg(a, "chardev=qmp0,mode=control");
+	arg(a, "-plugin");
+	if (kind == VM_SELFTEST)
+		arg(a, "%s,fd=%d", agent, AGENT_FD);
+	else
+		arg(a, "%s,fd=%d,netfd=%d,diskfd=%d", agent, AGENT_FD, NIC_FD, BOUNDARY_FD);
+	if (kind != VM_RUN)
+		arg(a, "-S");
+	if (kind == VM_INCOMING) {
+		arg(a, "-incoming"); arg(a, "defer");
+	}
+}
+
+static void on_exit_event(void *opaque, int events)
+{
+	struct daemon *d = opaque;
+	struct vm *vm = &d->vm;
+	int status = 0;
+	bool dying = vm->dying;
+
+	if (spawn_reap(&vm->child, &status) < 0)
+		return;
+	watch_free(vm->exit_watch);
+	vm->exit_watch = NULL;
+	if (dying)
+		return;
+	log_error("QEMU has ended (%s %d); its messages are in %s/qemu.log",
+		  WIFSIGNALED(status) ? "signal" : "exit status",
+		  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), daemon_state_dir(d));
+	if (d->core.state == CORE_STARTING)
+		daemon_fail_start(d, "%s did not start; see %s/qemu.log", d->cfg->qemu,
+				  daemon_state_dir(d));
+	else
+		daemon_event(d, (struct core_event){ .type = CORE_EV_VM_DIED });
+}
+
+static void on_qmp_event(void *opaque, const char *event, json_t *data)
+{
+	struct daemon *d = opaque;
+
+	log_debug("QEMU: %s", event);
+	/* -no-shutdown keeps QEMU there; the SVM's own shutdown is overtaken by the primary's word */
+	if (!strcmp(event, "SHUTDOWN") && json_is_true(json_object_get(data, "guest")) &&
+	    daemon_is_primary(d)) {
+		log_info("the guest has powered itself off");
+		daemon_event(d, (struct core_event){ .type = CORE_EV_GUEST_OFF });
+	}
+}
+
+static int open_log(struct daemon *d)
+{
+	char path[300];
+
+	snprintf(path, sizeof(path), "%s/qemu.log", daemon_state_dir(d));
+	return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+}
+
+static int make_pairs(int ours[3], int theirs[3])
+{
+	static const int types[3] = { SOCK_STREAM, SOCK_SEQPACKET, SOCK_STREAM };
+	int i, sv[2];
+
+	for (i = 0; i < 3; i++) {
+		if (socketpair(AF_UNIX, types[i] | SOCK_CLOEXEC, 0, sv) < 0)
+			return -errno;
+		ours[i] = sv[0];
+		theirs[i] = sv[1];
+	}
+	return 0;
+}
+
+/* Room for a few hundred full frames, so that a burst does not stop the guest's transmit queue. */
+static void size_nic_socket(int ours, int theirs)
+{
+	int size = 4 << 20;
+
+	setsockopt(ours, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
+	setsockopt(theirs, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
+}
+
+int vm_start(struct daemon *d, enum vm_kind kind)
+{
+	int ours[3] = { -1, -1, -1 }, fds[4] = { -1, -1, -1, -1 }, log_fd, r, i;
+	struct vm *vm = &d->vm;
+	struct args a = { .n = 0 };
+	char agent[300];
+
+	r = daemon_find(d, "agent", "colo-agent.so", agent, sizeof(agent));
+	if (r < 0)
+		return r;
+	machine_args(&a, d->cfg);
+	boot_args(&a, d->cfg);
+	device_args(&a, d, kind);
+	control_args(&a, agent, kind);
+	if (a.failed) {
+		free_args(&a);
+		return -ENOMEM;
+	}
+	r = make_pairs(ours, fds);
+	fds[3] = d->disk.boundary_fd;
+	size_nic_socket(ours[2], fds[2]);
+	log_fd = open_log(d);
+	*vm = (struct vm){ .child = { .pidfd = -1 } };
+	if (r == 0)
+		r = spawn_child(&vm->child, a.v, fds, kind == VM_SELFTEST ? 3 : 4, log_fd);
+	free_args(&a);
+	if (log_fd >= 0)
+		close(log_fd);
+	for (i = 0; i < 3; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	if (r < 0) {
+		log_error("%s: %s", d->cfg->qemu, strerror(-r));
+		for (i = 0; i < 3; i++)
+			if (ours[i] >= 0)
+				close(ours[i]);
+		return r;
+	}
+	vm->exit_watch = watch_new(&d->loop, vm->child.pidfd, UV_READABLE, on_exit_event, d);
+	vm->qmp = qmp_new(&d->loop, ours[0], on_qmp_event, d);
+	vm->agent_fd = ours[1];
+	vm->nic_fd = ours[2];
+	return 0;
+}
+
+void vm_kill(struct daemon *d)
+{
+	struct vm *vm = &d->vm;
+
+	vm->dying = true;
+	agentlink_close(d);
+	watch_free(vm->exit_watch);
+	vm->exit_watch = NULL;
+	spawn_kill(&vm->child);
+	qmp_free(vm->qmp);
+	vm->qmp = NULL;
+}
