@@ -21,18 +21,23 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
-int control_send(struct disk *d, const struct disk_message *m, bool wait)
+static int send_to(struct disk *d, int sock, const struct disk_message *m, bool wait)
 {
 	ssize_t n;
 
 	do {
 		pthread_mutex_lock(&d->control_lock);
-		n = send(d->config.control_fd, m, sizeof(*m), MSG_NOSIGNAL | MSG_DONTWAIT);
+		n = send(sock, m, sizeof(*m), MSG_NOSIGNAL | MSG_DONTWAIT);
 		pthread_mutex_unlock(&d->control_lock);
 		if (n < 0 && errno == EAGAIN && wait)
-			link_poll(d->config.control_fd, POLLOUT);
+			link_poll(sock, POLLOUT);
 	} while (n < 0 && (errno == EINTR || (errno == EAGAIN && wait)));
 	return n < 0 ? -errno : 0;
+}
+
+int control_send(struct disk *d, const struct disk_message *m, bool wait)
+{
+	return send_to(d, d->config.control_fd, m, wait);
 }
 
 int control_event(struct disk *d, uint32_t op, uint64_t epoch, bool wait, const char *text)
@@ -103,7 +108,7 @@ static void dispatch(struct disk *d, const struct disk_request *req, int fd, str
 	}
 }
 
-static void serve(struct disk *d, const struct disk_request *req, int fd)
+static void serve(struct disk *d, int sock, const struct disk_request *req, int fd)
 {
 	struct disk_message answer = { .op = req->op, .epoch = req->epoch };
 	bool linked;
@@ -113,7 +118,7 @@ static void serve(struct disk *d, const struct disk_request *req, int fd)
 	linked = req->op == DISK_LINK && answer.status == 0;
 	if (!linked && fd >= 0)
 		close(fd);
-	control_send(d, &answer, true);
+	send_to(d, sock, &answer, true);
 	if (!linked)
 		return;
 	r = link_start(d); /* after the answer, so that no event overtakes it */
@@ -121,15 +126,15 @@ static void serve(struct disk *d, const struct disk_request *req, int fd)
 		link_fail(d, "cannot start a thread: %s", strerror(-r));
 }
 
-/* One request. False at end of file. */
-static bool receive_request(struct disk *d)
+/* One request, of the daemon or of the agent. False at end of file. */
+static bool receive_request(struct disk *d, int sock)
 {
 	struct disk_request req = { .op = 0 };
 	char fds[CMSG_SPACE(8 * sizeof(int))];
 	struct iovec iov = { &req, sizeof(req) };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = fds,
 			      .msg_controllen = sizeof(fds) };
-	ssize_t n = recvmsg(d->config.control_fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	ssize_t n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	bool sane = n == (ssize_t)sizeof(req) && !(msg.msg_flags & MSG_TRUNC);
 	int fd;
 
@@ -139,13 +144,13 @@ static bool receive_request(struct disk *d)
 	if (n == 0)
 		return false;
 	if (sane) {
-		serve(d, &req, fd);
+		serve(d, sock, &req, fd);
 	} else {
 		struct disk_message answer = { .op = req.op, .status = -EBADMSG };
 
 		snprintf(answer.text, sizeof(answer.text), "a request has %zu bytes, this one not",
 			 sizeof(req));
-		control_send(d, &answer, true);
+		send_to(d, sock, &answer, true);
 	}
 	return true;
 }
@@ -187,9 +192,10 @@ static void *control_thread(void *arg)
 			{ .fd = d->control_stop_fd, .events = POLLIN },
 			{ .fd = d->link.done_fd, .events = POLLIN },
 			{ .fd = watch ? d->link.fd : -1, .events = POLLIN | POLLRDHUP },
+			{ .fd = d->config.boundary_fd, .events = POLLIN },
 		};
 
-		if (poll(p, 4, -1) < 0)
+		if (poll(p, 5, -1) < 0)
 			continue;
 		if (p[1].revents)
 			break;
@@ -197,7 +203,9 @@ static void *control_thread(void *arg)
 			primary_link_readable(d);
 		if (p[2].revents)
 			role_link_lost(d);
-		if (p[0].revents && !receive_request(d)) {
+		if (p[4].revents && !receive_request(d, d->config.boundary_fd))
+			d->config.boundary_fd = -1; /* QEMU has ended; the daemon knows */
+		if (p[0].revents && !receive_request(d, d->config.control_fd)) {
 			daemon_gone(d);
 			break;
 		}

@@ -28,6 +28,7 @@ struct disk_config {
 	char *file;
 	char *spill_dir;
 	int control_fd;
+	int boundary_fd;     /* the agent's, -1: none */
 	uint64_t cache_max;     /* of each cache, bytes of memory */
 	unsigned link_stall_ms; /* no progress for so long with a writer waiting: the link is given up */
 };

@@ -27,7 +27,7 @@
 #define REQUEST_MAX       (32u << 20)
 
 static struct disk disk = {
-	.config = { .control_fd = -1, .cache_max = CACHE_MAX_DEFAULT, .link_stall_ms = 5000 },
+	.config = { .control_fd = -1, .boundary_fd = -1, .cache_max = CACHE_MAX_DEFAULT, .link_stall_ms = 5000 },
 };
 
 static int set_path(char **to, const char *value)
@@ -51,19 +51,19 @@ static int set_cache_max(const char *value)
 	return 0;
 }
 
-static int set_control_fd(const char *value)
+static int set_socket(const char *key, const char *value, int *out)
 {
 	int type = 0, fd;
 	socklen_t n = sizeof(type);
 
-	if (nbdkit_parse_int("control-fd", value, &fd) < 0)
+	if (nbdkit_parse_int(key, value, &fd) < 0)
 		return -1;
 	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) < 0 || type != SOCK_SEQPACKET) {
-		nbdkit_error("control-fd=%s: is not an inherited SOCK_SEQPACKET socket", value);
+		nbdkit_error("%s=%s: is not an inherited SOCK_SEQPACKET socket", key, value);
 		return -1;
 	}
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	disk.config.control_fd = fd;
+	*out = fd;
 	return 0;
 }
 
@@ -74,7 +74,9 @@ static int colo_config(const char *key, const char *value)
 	if (!strcmp(key, "spill-dir"))
 		return set_path(&disk.config.spill_dir, value);
 	if (!strcmp(key, "control-fd"))
-		return set_control_fd(value);
+		return set_socket(key, value, &disk.config.control_fd);
+	if (!strcmp(key, "boundary-fd"))
+		return set_socket(key, value, &disk.config.boundary_fd);
 	if (!strcmp(key, "cache-max"))
 		return set_cache_max(value);
 	if (!strcmp(key, "link-stall-ms"))
@@ -116,6 +118,7 @@ static int colo_config_complete(void)
 #define colo_config_help \
 	"file=DISK           (required) Raw file or block device.\n" \
 	"control-fd=N        (required) Inherited SOCK_SEQPACKET socket to the colo daemon.\n" \
+	"boundary-fd=N       Another one, for the agent in QEMU.\n" \
 	"cache-max=SIZE      Memory for each of the two caches (default 256M).\n" \
 	"spill-dir=DIR       Where the SVM cache may spill to (default: next to the disk).\n" \
 	"link-stall-ms=N     Give up a peer that takes nothing for so long (default 5000)."
