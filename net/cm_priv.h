@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * cm_priv.h - shared by the files of the comparing module: cm.c, tcp_cmp.c, dgram_cmp.c
+ */
+#ifndef COLO_NET_CM_PRIV_H
+#define COLO_NET_CM_PRIV_H
+
+#include "flow.h"
+#include "frame.h"
+#include "net.h"
+#include "pool.h"
+
+/* what the SVM may be ahead in one flow */
+#define CM_AHEAD_MAX (1u << 20)
+
+/* what is known of a TCP flow; see tcp_cmp.c */
+enum {
+	T_POS = 1 << 0,      /* matched, safe, pvm_next */
+	T_SYN = 1 << 1,      /* the PVM's SYN of this incarnation was seen: isn, syn_opts */
+	T_SYN_WAIT = 1 << 2, /* and the SVM's was not yet */
+	T_SYN_ACK = 1 << 3,  /* the PVM's SYN acknowledges (syn_ack) */
+	T_SVM_SYN = 1 << 4,  /* a SYN of the SVM that waits for the PVM's: svm_syn_* */
+	T_SVM_SYN_ACK = 1 << 5,
+	T_PVM_FIN = 1 << 6,
+	T_SVM_FIN = 1 << 7,
+	T_SVM_RST = 1 << 8,
+	T_PVM_ACK = 1 << 9,
+	T_ACK_OK = 1 << 10,
+	T_ACK_SAFE = 1 << 11,
+	T_ACK_OUT = 1 << 12,
+	T_PEER_SYN = 1 << 13,
+	T_PEER_FIN = 1 << 14,
+	T_FIN_ACKED = 1 << 15,
+};
+
+struct tcp_state {
+	uint32_t known;
+	uint32_t matched;  /* PVM and SVM said the same up to here, in this epoch */
+	uint32_t safe;     /* what may leave while the boundary is not held yet */
+	uint32_t pvm_next; /* after the last that the PVM said */
+	uint32_t pvm_fin, svm_fin;
+	uint32_t pvm_ack;  /* highest of the PVM */
+	uint32_t ack_ok;   /* highest that may leave; while the boundary is not held: ack_safe */
+	uint32_t ack_safe;
+	uint32_t ack_out;  /* highest that left */
+	uint32_t isn, syn_ack, svm_syn_ack, peer_isn;
+	uint64_t syn_opts, svm_syn_opts;
+	uint64_t reset_until; /* the peer has just reset the connection */
+};
+
+struct flow {
+	struct flow_node node; /* first */
+	struct flow *bprev, *bnext;
+	bool busy;             /* on the list of flows that hold something */
+	bool bad;              /* the VMs differ: nothing new leaves before the boundary */
+	uint64_t epoch;        /* that this state is of */
+	struct buf_list held;  /* the PVM's frames; TCP: by end, datagrams: in order */
+	struct buf_list said;  /* the SVM's bytes that the PVM has not said yet */
+	uint32_t said_bytes;
+	struct buf *owed;      /* the PVM's last acknowledgement that could not leave as it was */
+	struct tcp_state tcp;
+};
+
+struct cm {
+	struct cm_config cfg;
+	struct cm_ops ops;
+	void *opaque;
+	enum cm_mode mode;
+	uint64_t epoch, held_epoch;
+	uint64_t held_time;     /* when the secondary came to hold the current epoch's start */
+	struct flow_table flows;
+	struct pool pool;
+	struct buf_list age;    /* held frames of this epoch, by arrival */
+	struct buf_list acks;   /* owed acknowledgements, by the time the SVM's last advanced */
+	struct buf_list before; /* held frames of before a boundary */
+	struct flow *busy;
+	bool wanted;            /* a checkpoint, since the last boundary */
+	bool tell;              /* and the owner was not told yet */
+	enum cm_cause cause;
+	struct cm_stats stats;
+	uint8_t scratch[NET_FRAME_MAX];
+};
+
+/* the boundary of the current epoch is not held by the secondary yet */
+static inline bool cm_pending(const struct cm *cm)
+{
+	return cm->held_epoch < cm->epoch;
+}
+
+/* cm.c */
+void cm_want(struct cm *cm, enum cm_cause cause);
+void cm_mismatch(struct cm *cm, struct flow *fl);
+void cm_emit(struct cm *cm, const uint8_t *frame, uint32_t len);
+/* a copy of the frame in the list `age`; NULL: too much is held, the frame is lost */
+struct buf *cm_hold(struct cm *cm, const struct frame *f, uint64_t now);
+/* a buffer for n bytes of the SVM, or of an acknowledgement of the PVM */
+struct buf *cm_keep(struct cm *cm, struct flow *fl, uint32_t n);
+/* release a frame that the flow holds; it is unlinked from the flow's list and freed */
+void cm_let_go(struct cm *cm, struct flow *fl, struct buf *b);
+void cm_drop_held(struct cm *cm, struct flow *fl);
+void cm_drop_said(struct cm *cm, struct flow *fl);
+void cm_drop_owed(struct cm *cm, struct flow *fl);
+void cm_busy(struct cm *cm, struct flow *fl);
+/* the SVM said at `now` what the PVM said at `then` */
+void cm_lag(struct cm *cm, uint64_t then, uint64_t now);
+
+/* tcp_cmp.c */
+void tcp_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
+void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
+void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
+/* a boundary was drawn since the flow was last looked at; was the one before it held? */
+void tcp_new_epoch(struct flow *fl, bool was_held);
+/* more may leave than before: see what can */
+void tcp_serve(struct cm *cm, struct flow *fl, uint64_t now);
+
+/* dgram_cmp.c */
+void dgram_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
+void dgram_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
+
+#endif

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * flow.h - a bounded table of flows, shared by the comparing module and the translator
+ *
+ * An element starts with a struct flow_node; the rest is the user's and is zeroed when the element is
+ * added. Elements come in chunks and are reused; their memory goes back in flow_table_free().
+ */
+#ifndef COLO_NET_FLOW_H
+#define COLO_NET_FLOW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "frame.h"
+
+struct flow_key {
+	uint8_t guest[16], peer[16]; /* IPv4: the first four bytes; no IP: the MACs */
+	uint16_t gport, pport;
+	uint16_t vlan, ethertype, extra;
+	uint8_t proto, type;
+};
+_Static_assert(sizeof(struct flow_key) == 44, "no padding: keys are hashed and compared as bytes");
+
+struct flow_node {
+	struct flow_node *chain;       /* of the hash bucket; of the free list */
+	struct flow_node *prev, *next; /* by time of use */
+	uint64_t used;                 /* time */
+	uint32_t hash;
+	bool closed;                   /* on the list of those that may go first */
+	struct flow_key key;
+};
+
+/* may this element be thrown out to make room? The user's part is cleaned up in `drop`. */
+struct flow_ops {
+	bool (*idle)(const struct flow_node *n);
+	void (*drop)(void *opaque, struct flow_node *n);
+};
+
+struct flow_list {
+	struct flow_node *head, *tail; /* head: longest not used */
+};
+
+struct flow_table {
+	struct flow_node **buckets;
+	uint32_t mask;
+	size_t n, max, size; /* elements now, at most; bytes of one */
+	uint64_t seed, close_us;
+	struct flow_list live, closed;
+	struct flow_node *free;
+	void *chunks;
+	const struct flow_ops *ops;
+	void *opaque;
+};
+
+/* size: of an element; close_us: closed elements go after this time without use. -ENOMEM. */
+int flow_table_init(struct flow_table *t, size_t max, size_t size, uint64_t seed, uint64_t close_us,
+	const struct flow_ops *ops, void *opaque);
+void flow_table_free(struct flow_table *t);
+
+/* the key of a frame that the guest sent, and of one that goes to the guest */
+void flow_key_from_guest(struct flow_key *k, const struct frame *f);
+void flow_key_to_guest(struct flow_key *k, const struct frame *f);
+
+struct flow_node *flow_find(const struct flow_table *t, const struct flow_key *k);
+/* A new element for a key that is not in the table, throwing out an idle one if need be. NULL: full of
+ * flows that are not idle, or out of memory. */
+struct flow_node *flow_add(struct flow_table *t, const struct flow_key *k, uint64_t now);
+void flow_touch(struct flow_table *t, struct flow_node *n, uint64_t now);
+/* closed: it is among those that go first */
+void flow_set_closed(struct flow_table *t, struct flow_node *n, bool closed);
+void flow_del(struct flow_table *t, struct flow_node *n);
+void flow_clear(struct flow_table *t);
+
+#endif

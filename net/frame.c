@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * frame.c - parse frames through one checked accessor, and rewrite TCP headers in place
+ */
+#include <string.h>
+
+#include "frame.h"
+#include "net.h"
+
+enum {
+	ETH_IP4 = 0x0800, ETH_ARP = 0x0806, ETH_RARP = 0x8035, ETH_IP6 = 0x86dd,
+	ETH_VLAN = 0x8100, ETH_QINQ = 0x88a8,
+	IP_HOPOPT = 0, IP_ICMP = 1, IP_IGMP = 2, IP_TCP = 6, IP_UDP = 17, IP_ROUTE = 43,
+	IP_FRAG = 44, IP_ICMP6 = 58, IP_DSTOPT = 60,
+	TCP_HLEN = 20, TCP_CSUM = 16, UDP_HLEN = 8, IP6_HLEN = 40, IP6_EXT_MAX = 8,
+};
+
+/* the one accessor: n bytes at off, or NULL; nothing beyond `len` of the frame is ever read */
+static const uint8_t *frame_at(const struct frame *f, uint32_t off, uint32_t n)
+{
+	if (off > f->len || n > f->len - off)
+		return NULL;
+	return f->data + off;
+}
+
+static void set_body(struct frame *f, uint32_t off, uint32_t end)
+{
+	f->body = off;
+	f->body_len = end - off;
+}
+
+/* one option of at least two bytes at off; false: stop */
+static void take_option(struct frame *f, uint32_t off, uint8_t kind, uint8_t len)
+{
+	if (kind == 8 && len == 10 && !f->ts)
+		f->ts = off + 2;
+	if (kind == 5 && len >= 10 && (len - 2) % 8 == 0 && !f->sack) {
+		f->sack = off + 2;
+		f->sack_n = (len - 2u) / 8;
+	}
+}
+
+static void parse_tcp_options(struct frame *f)
+{
+	uint32_t off = f->opt, end = f->opt + f->opt_len;
+
+	while (off < end) {
+		const uint8_t *p = frame_at(f, off, 1);
+
+		if (!p || p[0] == 0)
+			return;
+		if (p[0] == 1) {
+			off++;
+			continue;
+		}
+		p = frame_at(f, off, 2);
+		if (!p || p[1] < 2 || p[1] > end - off)
+			return;
+		take_option(f, off, p[0], p[1]);
+		off += p[1];
+	}
+}
+
+static enum frame_type parse_tcp(struct frame *f, uint32_t end)
+{
+	const uint8_t *p = frame_at(f, f->l4, TCP_HLEN);
+	uint32_t hlen;
+
+	if (!p || end - f->l4 < TCP_HLEN)
+		return FRAME_IP;
+	hlen = (p[12] >> 4) * 4u;
+	if (hlen < TCP_HLEN || hlen > end - f->l4)
+		return FRAME_IP;
+	f->sport = frame_be16(p);
+	f->dport = frame_be16(p + 2);
+	f->seq = frame_be32(p + 4);
+	f->ack = frame_be32(p + 8);
+	f->flags = p[13];
+	f->opt = f->l4 + TCP_HLEN;
+	f->opt_len = hlen - TCP_HLEN;
+	set_body(f, f->l4 + hlen, end);
+	parse_tcp_options(f);
+	return FRAME_TCP;
+}
+
+static enum frame_type parse_udp(struct frame *f, uint32_t end)
+{
+	const uint8_t *p = frame_at(f, f->l4, UDP_HLEN);
+	uint32_t ulen;
+
+	if (!p || end - f->l4 < UDP_HLEN)
+		return FRAME_IP;
+	ulen = frame_be16(p + 4);
+	if (ulen < UDP_HLEN || ulen > end - f->l4)
+		return FRAME_IP;
+	f->sport = frame_be16(p);
+	f->dport = frame_be16(p + 2);
+	set_body(f, f->l4 + UDP_HLEN, f->l4 + ulen);
+	return FRAME_UDP;
+}
+
+/* the key of an echo is its id, of anything else its type and code; the body leaves the checksum out */
+static enum frame_type parse_icmp(struct frame *f, uint32_t end)
+{
+	const uint8_t *p = frame_at(f, f->l4, 8);
+	bool echo;
+
+	if (!p || end - f->l4 < 8)
+		return FRAME_IP;
+	if (f->family == 6 && ((p[0] >= 130 && p[0] <= 137) || p[0] == 143))
+		return FRAME_PASS;
+	echo = f->family == 4 ? p[0] == 0 || p[0] == 8 : p[0] == 128 || p[0] == 129;
+	f->sport = frame_be16(p); /* type and code */
+	f->extra = echo ? frame_be16(p + 4) : 0;
+	set_body(f, f->l4 + 4, end);
+	return FRAME_ICMP;
+}
+
+static enum frame_type parse_l4(struct frame *f, uint32_t end)
+{
+	set_body(f, f->l4, end);
+	if (f->proto == IP_TCP)
+		return parse_tcp(f, end);
+	if (f->proto == IP_UDP)
+		return parse_udp(f, end);
+	if (f->proto == (f->family == 4 ? IP_ICMP : IP_ICMP6))
+		return parse_icmp(f, end);
+	if (f->family == 4 && f->proto == IP_IGMP)
+		return FRAME_PASS;
+	return FRAME_IP;
+}
+
+static enum frame_type parse_ip4(struct frame *f)
+{
+	const uint8_t *p = frame_at(f, f->l3, 20);
+	uint32_t hlen, total;
+
+	if (!p || p[0] >> 4 != 4)
+		return FRAME_OTHER;
+	hlen = (p[0] & 15) * 4u;
+	total = frame_be16(p + 2);
+	if (hlen < 20 || total < hlen || !frame_at(f, f->l3, total))
+		return FRAME_OTHER;
+	f->family = 4;
+	f->proto = p[9];
+	f->l4 = f->l3 + hlen;
+	f->frag = frame_be16(p + 6) & 0x3fff; /* without DF */
+	if (f->frag) {
+		set_body(f, f->l4, f->l3 + total);
+		return FRAME_FRAG;
+	}
+	return parse_l4(f, f->l3 + total);
+}
+
+/* walk over extension headers to the transport; false: nothing closer can be said */
+static bool skip_ip6_ext(struct frame *f, uint32_t end)
+{
+	for (int i = 0; i < IP6_EXT_MAX; i++) {
+		const uint8_t *p;
+		uint32_t n;
+
+		if (f->proto != IP_HOPOPT && f->proto != IP_ROUTE && f->proto != IP_DSTOPT)
+			return true;
+		p = frame_at(f, f->l4, 8);
+		if (!p || end - f->l4 < 8)
+			return false;
+		n = (p[1] + 1u) * 8;
+		if (n > end - f->l4)
+			return false;
+		f->proto = p[0];
+		f->l4 += n;
+	}
+	return false;
+}
+
+static enum frame_type parse_ip6(struct frame *f)
+{
+	const uint8_t *p = frame_at(f, f->l3, IP6_HLEN);
+	uint32_t end;
+
+	if (!p || p[0] >> 4 != 6)
+		return FRAME_OTHER;
+	end = IP6_HLEN + frame_be16(p + 4);
+	if (!frame_at(f, f->l3, end))
+		return FRAME_OTHER;
+	end += f->l3;
+	f->family = 6;
+	f->proto = p[6];
+	f->l4 = f->l3 + IP6_HLEN;
+	set_body(f, f->l4, end);
+	if (!skip_ip6_ext(f, end))
+		return FRAME_IP;
+	set_body(f, f->l4, end);
+	if (f->proto != IP_FRAG)
+		return parse_l4(f, end);
+	p = frame_at(f, f->l4, 8);
+	if (!p || end - f->l4 < 8)
+		return FRAME_IP;
+	f->proto = p[0];
+	f->frag = frame_be16(p + 2);
+	set_body(f, f->l4 + 8, end);
+	return FRAME_FRAG;
+}
+
+static enum frame_type parse_l3(struct frame *f)
+{
+	switch (f->ethertype) {
+	case ETH_IP4:
+		return parse_ip4(f);
+	case ETH_IP6:
+		return parse_ip6(f);
+	case ETH_ARP:
+	case ETH_RARP:
+		return FRAME_PASS;
+	default:
+		return FRAME_OTHER;
+	}
+}
+
+enum frame_type frame_parse(struct frame *f, const uint8_t *data, size_t len)
+{
+	memset(f, 0, sizeof(*f));
+	f->data = data;
+	if (len < FRAME_ETH_HLEN || len > NET_FRAME_MAX)
+		return f->type = FRAME_BAD;
+	f->len = (uint32_t)len;
+	f->ethertype = frame_be16(data + 12);
+	f->l3 = FRAME_ETH_HLEN;
+	for (int i = 0; i < 2 && (f->ethertype == ETH_VLAN || f->ethertype == ETH_QINQ); i++) {
+		const uint8_t *p = frame_at(f, f->l3, 4);
+
+		if (!p)
+			break;
+		f->vlan = 0x1000 | (frame_be16(p) & 0xfff);
+		f->ethertype = frame_be16(p + 2);
+		f->l3 += 4;
+	}
+	set_body(f, f->l3, f->len);
+	f->type = parse_l3(f);
+	if (f->type == FRAME_OTHER)
+		set_body(f, f->l3, f->len);
+	return f->type;
+}
+
+static uint32_t csum_fold(uint32_t sum)
+{
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* RFC 1624, byte by byte so that any alignment of the field is right */
+void frame_set32(uint8_t *data, uint32_t l4, uint32_t csum, uint32_t off, uint32_t value)
+{
+	uint32_t sum = (uint16_t)~frame_be16(data + csum);
+
+	for (int i = 0; i < 4; i++) {
+		uint8_t *p = data + off + i;
+		uint8_t byte = (uint8_t)(value >> (24 - 8 * i));
+		unsigned shift = (off + (uint32_t)i - l4) & 1 ? 0 : 8;
+
+		sum += (uint16_t) ~((unsigned)*p << shift);
+		sum += (unsigned)byte << shift;
+		*p = byte;
+	}
+	sum = ~csum_fold(sum);
+	data[csum] = (uint8_t)(sum >> 8);
+	data[csum + 1] = (uint8_t)sum;
+}
+
+void frame_tcp_set32(uint8_t *data, const struct frame *f, uint32_t off, uint32_t value)
+{
+	frame_set32(data, f->l4, f->l4 + TCP_CSUM, off, value);
+}
+
+static uint32_t csum_add(uint32_t sum, const uint8_t *p, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		sum += i & 1 ? p[i] : (uint32_t)p[i] << 8;
+	return sum;
+}
+
+static void put16(uint8_t *p, uint32_t v)
+{
+	p[0] = (uint8_t)(v >> 8);
+	p[1] = (uint8_t)v;
+}
+
+/* lengths and IPv4 header checksum of a frame cut to n bytes */
+static void fix_ip(uint8_t *out, const struct frame *f, uint32_t n)
+{
+	uint8_t *ip = out + f->l3;
+
+	if (f->family == 6) {
+		put16(ip + 4, n - f->l3 - IP6_HLEN);
+		return;
+	}
+	put16(ip + 2, n - f->l3);
+	put16(ip + 10, 0);
+	put16(ip + 10, ~csum_fold(csum_add(0, ip, f->l4 - f->l3)));
+}
+
+uint32_t frame_make_ack(uint8_t *out, const struct frame *f, uint32_t seq)
+{
+	uint32_t n = f->body, sum;
+	uint8_t *tcp = out + f->l4;
+
+	if (n > FRAME_ACK_MAX)
+		return 0;
+	memcpy(out, f->data, n);
+	fix_ip(out, f, n);
+	tcp[4] = (uint8_t)(seq >> 24);
+	tcp[5] = (uint8_t)(seq >> 16);
+	put16(tcp + 6, seq);
+	tcp[13] = TCP_ACK | (f->flags & 0x40); /* and the congestion echo */
+	put16(tcp + TCP_CSUM, 0);
+	put16(tcp + 18, 0); /* urgent pointer */
+	sum = f->family == 4 ? csum_add(0, out + f->l3 + 12, 8) : csum_add(0, out + f->l3 + 8, 32);
+	sum += IP_TCP + (n - f->l4);
+	put16(tcp + TCP_CSUM, ~csum_fold(csum_add(sum, tcp, n - f->l4)));
+	return n;
+}
+
+static uint64_t mix(uint64_t h, uint8_t byte)
+{
+	return (h ^ byte) * 0x100000001b3u;
+}
+
+uint64_t frame_syn_options(const struct frame *f)
+{
+	uint64_t h = 0xcbf29ce484222325u;
+
+	for (uint32_t i = f->opt; i < f->opt + f->opt_len; i++) {
+		bool ts = f->ts && i >= f->ts && i < f->ts + 8;
+
+		h = mix(h, ts ? 0 : f->data[i]);
+	}
+	return h;
+}

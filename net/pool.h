@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * pool.h - buffers for held frames and for the SVM's bytes, in size classes, without malloc per packet
+ */
+#ifndef COLO_NET_POOL_H
+#define COLO_NET_POOL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define POOL_CLASSES 4
+
+struct buf {
+	struct buf *prev, *next;   /* in its flow, or in the list before a boundary */
+	struct buf *aprev, *anext; /* by age, over all flows */
+	uint64_t time, epoch;      /* when, and in which epoch, the PVM sent it */
+	uint32_t seq, end;         /* TCP: of the first payload byte, and after payload and FIN */
+	uint32_t off, body_len;    /* payload in data */
+	uint32_t ack;
+	uint32_t len, room;        /* of data */
+	uint8_t class, flags;      /* pool's class; TCP flags */
+	uint8_t data[];
+};
+
+struct pool {
+	struct buf *free[POOL_CLASSES];
+	void *chunks;
+	size_t used; /* bytes of the buffers handed out, overhead included */
+};
+
+void pool_init(struct pool *p);
+void pool_fini(struct pool *p);
+/* a buffer with room for at least n bytes, header zeroed; NULL: n is too large, or out of memory */
+struct buf *pool_get(struct pool *p, size_t n);
+void pool_put(struct pool *p, struct buf *b);
+
+/* doubly linked lists through prev/next */
+struct buf_list {
+	struct buf *head, *tail;
+};
+void buf_append(struct buf_list *l, struct buf *b);
+/* after == NULL: at the head */
+void buf_insert(struct buf_list *l, struct buf *after, struct buf *b);
+void buf_unlink(struct buf_list *l, struct buf *b);
+/* the same through aprev/anext */
+void buf_age_append(struct buf_list *l, struct buf *b);
+void buf_age_unlink(struct buf_list *l, struct buf *b);
+
+#endif

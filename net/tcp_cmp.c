@@ -1,0 +1,715 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * tcp_cmp.c - compare TCP connections as byte streams
+ *
+ * Theory of operation
+ *
+ * Positions are TCP's own sequence numbers in the PVM's count (the translator on the secondary has
+ * rewritten the SVM's). A SYN takes one at the start of the stream and a FIN one at its end.
+ *
+ *	             safe        matched            pvm_next
+ *	--------------|-------------|------------------|
+ *	 sent or held               held (PVM's frames)
+ *	                            said (SVM's bytes that the PVM has not sent yet, or beyond a gap)
+ *
+ * `matched` advances over bytes that both VMs sent in this epoch and that are alike. A frame of the PVM
+ * leaves once all of it lies below `matched`, hence a repetition of matched bytes leaves at once.
+ * `held` is sorted by end, so that what may leave is found at its head; `said` is sorted and does not
+ * overlap. How the bytes were cut into segments, and in which order they came, does not matter. The
+ * first byte that differs makes the flow bad: `matched` stays where it is until the next boundary.
+ * Once a byte is below `matched` its value is not kept: a guest that repeats it with another value (TCP
+ * forbids that) is not found out.
+ *
+ * SYN. The SVM's SYN has sequence number and timestamp of its own; it is alike if it acknowledges the
+ * same, and its options but for the timestamps are the same. Until then (T_SYN_WAIT) other segments of
+ * the SVM are of an older incarnation of the connection and ignored. A SYN of the PVM with a new number
+ * starts a new incarnation; what is still held of the old one leaves with the next boundary.
+ *
+ * RST. It stays behind what is held before it and leaves when the SVM has sent one too.
+ *
+ * Acknowledgements (rule R2). The ACK number of what leaves is at most `ack_ok`, the SVM's highest. A
+ * data frame never waits for that, it leaves with the smaller number. A pure ACK that would say nothing
+ * new with the smaller number does not leave: a repeated ACK is a loss report to the peer. In both
+ * cases the flow owes its peer the full acknowledgement; it is kept as a pure ACK (`owed`) and leaves,
+ * as far as allowed, when the SVM's advances. SYN and RST are not clamped, both VMs have sent one.
+ *
+ * Boundary. The new SVM starts as a copy of the PVM: matched := pvm_next, ack_ok := pvm_ack. That holds
+ * once the secondary has the checkpoint. Until then the old SVM would go on, so what leaves in between
+ * must be below the old `matched` (`safe`), with ACK numbers that both the old and the new SVM stand
+ * for (`ack_safe`, the lesser).
+ *
+ * A connection whose start was not seen: the PVM's first payload in the epoch gives the position.
+ * Bytes below were sent before the epoch. If the SVM's first is beyond, the bytes in between wait for
+ * its repetition or the next boundary. Its ACK number is unknown until the SVM sends one.
+ *
+ * Peer. A FIN of each side that was acknowledged, or a RST, closes the flow: it goes first when room is
+ * needed. When the peer resets the connection what is held is lost in the network, as it were: the VMs
+ * noticed at different times and will not finish the same stream. A forged RST thereby costs at most
+ * a few frames, which TCP repeats.
+ */
+#include <string.h>
+
+#include "cm_priv.h"
+
+#define RESET_US 50000u
+#define FAR (1u << 26) /* a sequence number farther off does not belong to this stream */
+
+struct view {
+	uint32_t seq, len;
+	const uint8_t *p;
+};
+
+static bool covers(uint32_t seq, uint32_t len, uint32_t pos)
+{
+	return pos - seq < len;
+}
+
+static bool knows(const struct flow *fl, uint32_t what)
+{
+	return fl->tcp.known & what;
+}
+
+/* --- positions and acknowledgements that may leave --- */
+
+static uint32_t may_leave(const struct cm *cm, const struct flow *fl)
+{
+	return cm_pending(cm) ? fl->tcp.safe : fl->tcp.matched;
+}
+
+static bool ack_known(const struct cm *cm, const struct flow *fl)
+{
+	return knows(fl, cm_pending(cm) ? T_ACK_SAFE : T_ACK_OK);
+}
+
+static uint32_t ack_allowed(const struct cm *cm, const struct flow *fl)
+{
+	return cm_pending(cm) ? fl->tcp.ack_safe : fl->tcp.ack_ok;
+}
+
+static bool can_leave(const struct cm *cm, const struct flow *fl, uint8_t flags, uint32_t end)
+{
+	if (flags & TCP_RST)
+		return knows(fl, T_SVM_RST);
+	if (seq_after(end, may_leave(cm, fl)))
+		return false;
+	return (flags & TCP_SYN) || !(flags & TCP_ACK) || ack_known(cm, fl);
+}
+
+static void ack_left(struct cm *cm, struct flow *fl, uint32_t ack)
+{
+	struct tcp_state *t = &fl->tcp;
+
+	t->ack_out = knows(fl, T_ACK_OUT) ? seq_max(t->ack_out, ack) : ack;
+	t->known |= T_ACK_OUT;
+	if (fl->owed && !seq_after(fl->owed->ack, ack))
+		cm_drop_owed(cm, fl);
+}
+
+static struct buf *owed_buf(struct cm *cm, struct flow *fl, uint64_t now)
+{
+	struct buf *b = fl->owed;
+
+	if (b) {
+		cm->stats.held_packets--;
+		cm->stats.held_bytes -= b->len;
+		return b;
+	}
+	b = cm_keep(cm, fl, FRAME_ACK_MAX);
+	if (!b)
+		return NULL;
+	b->time = now;
+	buf_age_append(&cm->acks, b);
+	fl->owed = b;
+	return b;
+}
+
+/* remember the acknowledgement of a frame that may not leave as it is */
+static void owe(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+{
+	uint32_t seq = f->seq + f->body_len + (f->flags & TCP_FIN ? 1 : 0);
+	struct buf *b;
+
+	cm->stats.acks_clamped++;
+	if (f->body > FRAME_ACK_MAX || (fl->owed && seq_after(fl->owed->ack, f->ack)))
+		return;
+	b = owed_buf(cm, fl, now);
+	if (!b)
+		return;
+	b->len = frame_make_ack(b->data, f, seq);
+	b->ack = f->ack;
+	cm->stats.held_packets++;
+	cm->stats.held_bytes += b->len;
+}
+
+static void emit_clamped(struct cm *cm, const struct frame *f, uint32_t ack)
+{
+	memcpy(cm->scratch, f->data, f->len);
+	frame_tcp_set32(cm->scratch, f, FRAME_TCP_ACK(f), ack);
+	cm_emit(cm, cm->scratch, f->len);
+}
+
+/* a frame of which all bytes may leave goes, its acknowledgement as far as allowed */
+static void leave(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+{
+	uint32_t ack = ack_allowed(cm, fl);
+	bool free_ack = !(f->flags & TCP_ACK) || (f->flags & (TCP_SYN | TCP_RST));
+
+	if (free_ack || !seq_after(f->ack, ack)) {
+		cm_emit(cm, f->data, f->len);
+		if (!free_ack)
+			ack_left(cm, fl, f->ack);
+		return;
+	}
+	owe(cm, fl, f, now);
+	emit_clamped(cm, f, ack);
+	ack_left(cm, fl, ack);
+}
+
+/* the same for a held frame, which is freed */
+static void leave_held(struct cm *cm, struct flow *fl, struct buf *b, uint64_t now)
+{
+	bool free_ack = !(b->flags & TCP_ACK) || (b->flags & (TCP_SYN | TCP_RST));
+	struct frame f;
+
+	if (!free_ack && seq_after(b->ack, ack_allowed(cm, fl))) {
+		frame_parse(&f, b->data, b->len);
+		owe(cm, fl, &f, now);
+		frame_tcp_set32(b->data, &f, FRAME_TCP_ACK(&f), ack_allowed(cm, fl));
+		b->ack = ack_allowed(cm, fl);
+	}
+	if (!free_ack)
+		ack_left(cm, fl, b->ack);
+	cm_let_go(cm, fl, b);
+}
+
+static void serve_owed(struct cm *cm, struct flow *fl)
+{
+	struct buf *b = fl->owed;
+	uint32_t ack;
+	struct frame f;
+
+	if (!b || !ack_known(cm, fl))
+		return;
+	ack = seq_min(b->ack, ack_allowed(cm, fl));
+	if (ack == b->ack) {
+		cm_emit(cm, b->data, b->len);
+		ack_left(cm, fl, ack); /* which forgets it */
+	} else if (!knows(fl, T_ACK_OUT) || seq_after(ack, fl->tcp.ack_out)) {
+		frame_parse(&f, b->data, b->len);
+		emit_clamped(cm, &f, ack);
+		ack_left(cm, fl, ack);
+	}
+}
+
+static void release(struct cm *cm, struct flow *fl, uint64_t now)
+{
+	struct buf *b;
+
+	while ((b = fl->held.head) && can_leave(cm, fl, b->flags, b->end)) {
+		if (b->flags & TCP_RST)
+			flow_set_closed(&cm->flows, &fl->node, true);
+		else if (!cm_pending(cm))
+			cm_lag(cm, b->time, now);
+		leave_held(cm, fl, b, now);
+	}
+}
+
+void tcp_serve(struct cm *cm, struct flow *fl, uint64_t now)
+{
+	release(cm, fl, now);
+	serve_owed(cm, fl);
+}
+
+/* --- the comparison --- */
+
+/* A held frame with payload at `pos`. Frames mostly follow each other, so the search goes on where it
+ * ended; only a gap or an overlap makes it look at all. */
+static struct buf *find_held(const struct flow *fl, uint32_t pos, struct buf *from)
+{
+	struct buf *b;
+
+	for (b = from; b; b = b->next)
+		if (covers(b->seq, b->body_len, pos))
+			return b;
+	for (b = fl->held.head; b && b != from; b = b->next)
+		if (covers(b->seq, b->body_len, pos))
+			return b;
+	return NULL;
+}
+
+static bool pvm_at(const struct flow *fl, const struct view *now, struct buf **from, struct view *v)
+{
+	struct buf *b;
+
+	if (now && covers(now->seq, now->len, fl->tcp.matched)) {
+		*v = *now;
+		return true;
+	}
+	b = find_held(fl, fl->tcp.matched, *from);
+	if (!b)
+		return false;
+	*from = b;
+	*v = (struct view){ b->seq, b->body_len, b->data + b->off };
+	return true;
+}
+
+/* `said` is sorted and starts at or after `matched` */
+static bool svm_at(const struct flow *fl, const struct view *now, struct view *v)
+{
+	struct buf *b = fl->said.head;
+
+	if (now && covers(now->seq, now->len, fl->tcp.matched)) {
+		*v = *now;
+		return true;
+	}
+	if (!b || !covers(b->seq, b->body_len, fl->tcp.matched))
+		return false;
+	*v = (struct view){ b->seq, b->body_len, b->data };
+	return true;
+}
+
+static void forget_said(struct cm *cm, struct flow *fl)
+{
+	struct buf *b;
+
+	while ((b = fl->said.head) && !seq_after(b->end, fl->tcp.matched)) {
+		fl->said_bytes -= b->room;
+		buf_unlink(&fl->said, b);
+		pool_put(&cm->pool, b);
+	}
+}
+
+/* both have bytes at `matched`: advance over those that are alike; false: they differ */
+static bool compare(struct cm *cm, struct flow *fl, const struct view *p, const struct view *s)
+{
+	uint32_t at = fl->tcp.matched, poff = at - p->seq, soff = at - s->seq;
+	uint32_t n = p->len - poff < s->len - soff ? p->len - poff : s->len - soff, same = n;
+
+	if (memcmp(p->p + poff, s->p + soff, n) != 0)
+		for (same = 0; p->p[poff + same] == s->p[soff + same];)
+			same++;
+	fl->tcp.matched += same;
+	cm->stats.matched_bytes += same;
+	return same == n;
+}
+
+/* a FIN of one VM at `matched`, where the other has `data` or not */
+static bool match_fin(struct cm *cm, struct flow *fl, bool pfin, bool sfin, bool data)
+{
+	if (pfin && sfin) {
+		fl->tcp.matched++;
+		return true;
+	}
+	if (data)
+		cm_mismatch(cm, fl);
+	return false;
+}
+
+static bool step(struct cm *cm, struct flow *fl, const struct view *pvm, const struct view *svm,
+	struct buf **from)
+{
+	struct tcp_state *t = &fl->tcp;
+	bool pfin = knows(fl, T_PVM_FIN) && t->pvm_fin == t->matched;
+	bool sfin = knows(fl, T_SVM_FIN) && t->svm_fin == t->matched;
+	struct view p = { 0 }, s = { 0 };
+	bool has_p = pvm_at(fl, pvm, from, &p), has_s = svm_at(fl, svm, &s);
+
+	if (pfin || sfin)
+		return match_fin(cm, fl, pfin, sfin, pfin ? has_s : has_p);
+	if (!has_p || !has_s)
+		return false;
+	if (compare(cm, fl, &p, &s))
+		return true;
+	cm_mismatch(cm, fl);
+	return false;
+}
+
+/* Go over what is held and said, and over the segment that just came from one side (or NULL). */
+static void advance(struct cm *cm, struct flow *fl, const struct view *pvm, const struct view *svm)
+{
+	struct buf *from = fl->held.head;
+
+	if (!knows(fl, T_POS) || knows(fl, T_SYN_WAIT))
+		return;
+	while (!fl->bad && step(cm, fl, pvm, svm, &from))
+		forget_said(cm, fl);
+}
+
+/* --- the PVM's segments --- */
+
+/* sorted by end; a RST is behind everything */
+static void insert_held(struct flow *fl, struct buf *b)
+{
+	struct buf *after = fl->held.tail;
+
+	if (b->flags & TCP_RST) {
+		b->end = after ? seq_max(after->end, b->end) : b->end;
+	} else {
+		while (after && seq_after(after->end, b->end))
+			after = after->prev;
+	}
+	buf_insert(&fl->held, after, b);
+}
+
+static void hold(struct cm *cm, struct flow *fl, const struct frame *f, uint32_t seq, uint32_t end,
+	uint64_t now)
+{
+	struct buf *b;
+
+	if (now < fl->tcp.reset_until)
+		return;
+	b = cm_hold(cm, f, now);
+	if (!b)
+		return;
+	b->seq = seq;
+	b->end = end;
+	insert_held(fl, b);
+	cm_busy(cm, fl);
+}
+
+/* cut what lies below `matched` off the first piece */
+static void trim_said(struct flow *fl)
+{
+	struct buf *b = fl->said.head;
+	uint32_t n;
+
+	if (!b || !seq_after(fl->tcp.matched, b->seq))
+		return;
+	n = fl->tcp.matched - b->seq;
+	b->seq += n;
+	b->body_len -= n;
+	memmove(b->data, b->data + n, b->body_len);
+}
+
+/* the stream position of a connection whose start was not seen */
+static void learn_position(struct cm *cm, struct flow *fl, uint32_t seq)
+{
+	struct tcp_state *t = &fl->tcp;
+
+	if (knows(fl, T_POS))
+		return;
+	t->known |= T_POS;
+	t->matched = t->safe = t->pvm_next = seq;
+	if (fl->said.head && fl->said.head->seq - seq + FAR >= 2 * FAR)
+		cm_drop_said(cm, fl);
+	forget_said(cm, fl);
+	trim_said(fl);
+	if (knows(fl, T_SVM_FIN) && seq_after(t->matched, t->svm_fin))
+		t->known &= ~(uint32_t)T_SVM_FIN;
+}
+
+/* payload or FIN; for a SYN `seq` is that of the first byte after it */
+static void pvm_data(struct cm *cm, struct flow *fl, const struct frame *f, uint32_t seq, uint64_t now)
+{
+	struct tcp_state *t = &fl->tcp;
+	uint32_t fin = seq + f->body_len, end = fin + (f->flags & TCP_FIN ? 1 : 0);
+	struct view v = { seq, f->body_len, f->data + f->body };
+
+	learn_position(cm, fl, seq);
+	if (f->flags & TCP_FIN && !knows(fl, T_PVM_FIN)) {
+		t->known |= T_PVM_FIN;
+		t->pvm_fin = fin;
+	}
+	t->pvm_next = seq_max(t->pvm_next, end);
+	advance(cm, fl, &v, NULL);
+	release(cm, fl, now);
+	if (!can_leave(cm, fl, f->flags, end)) {
+		hold(cm, fl, f, seq, end, now);
+		return;
+	}
+	if (!cm_pending(cm))
+		cm_lag(cm, now, now);
+	leave(cm, fl, f, now);
+}
+
+static void pvm_ack(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+{
+	if (!(f->flags & TCP_ACK) || (ack_known(cm, fl) && !seq_after(f->ack, ack_allowed(cm, fl)))) {
+		leave(cm, fl, f, now);
+		return;
+	}
+	owe(cm, fl, f, now);
+	serve_owed(cm, fl);
+}
+
+static void pvm_rst(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+{
+	if (fl->held.head || !can_leave(cm, fl, f->flags, f->seq)) {
+		hold(cm, fl, f, f->seq, f->seq, now);
+		release(cm, fl, now);
+		return;
+	}
+	leave(cm, fl, f, now);
+	flow_set_closed(&cm->flows, &fl->node, true);
+}
+
+/* --- SYN --- */
+
+static void match_syn(struct cm *cm, struct flow *fl)
+{
+	struct tcp_state *t = &fl->tcp;
+
+	if (!knows(fl, T_SYN_WAIT) || !knows(fl, T_SVM_SYN))
+		return;
+	if (knows(fl, T_SYN_ACK) != knows(fl, T_SVM_SYN_ACK) || t->syn_ack != t->svm_syn_ack)
+		return; /* of another incarnation */
+	if (t->syn_opts != t->svm_syn_opts) {
+		cm_mismatch(cm, fl);
+		return;
+	}
+	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SVM_SYN);
+	t->matched++;
+	if (!knows(fl, T_SYN_ACK))
+		return;
+	t->ack_ok = t->ack_out = t->syn_ack;
+	t->known |= T_ACK_OK | T_ACK_OUT;
+}
+
+/* frames of the old incarnation stay on the list by age */
+static void new_incarnation(struct cm *cm, struct flow *fl, const struct frame *f)
+{
+	struct tcp_state *t = &fl->tcp, old = *t;
+
+	fl->held = (struct buf_list){ 0 };
+	fl->bad = false;
+	cm_drop_said(cm, fl);
+	cm_drop_owed(cm, fl);
+	flow_set_closed(&cm->flows, &fl->node, false);
+	*t = (struct tcp_state){
+		.known = T_POS | T_SYN | T_SYN_WAIT |
+			 (old.known & (T_SVM_SYN | T_SVM_SYN_ACK | T_PEER_SYN)),
+		.matched = f->seq,
+		.safe = f->seq,
+		.pvm_next = f->seq + 1,
+		.isn = f->seq,
+		.syn_opts = frame_syn_options(f),
+		.svm_syn_ack = old.svm_syn_ack,
+		.svm_syn_opts = old.svm_syn_opts,
+		.peer_isn = old.peer_isn,
+	};
+	if (f->flags & TCP_ACK) {
+		t->known |= T_SYN_ACK | T_PVM_ACK;
+		t->syn_ack = t->pvm_ack = f->ack;
+	}
+}
+
+static void pvm_syn(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+{
+	if (!knows(fl, T_SYN) || fl->tcp.isn != f->seq) {
+		new_incarnation(cm, fl, f);
+		cm->ops.pvm_syn(cm->opaque, f->data, f->len);
+		match_syn(cm, fl);
+	}
+	pvm_data(cm, fl, f, f->seq + 1, now);
+}
+
+static void svm_syn(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+{
+	struct tcp_state *t = &fl->tcp;
+	bool ack = f->flags & TCP_ACK;
+
+	if (knows(fl, T_SYN) && !knows(fl, T_SYN_WAIT) && knows(fl, T_SYN_ACK) == ack &&
+	    (ack ? f->ack == t->syn_ack : f->seq == t->isn))
+		return; /* a repetition */
+	t->known &= ~(uint32_t)T_SVM_SYN_ACK;
+	t->known |= T_SVM_SYN | (ack ? T_SVM_SYN_ACK : 0);
+	t->svm_syn_ack = ack ? f->ack : 0;
+	t->svm_syn_opts = frame_syn_options(f);
+	match_syn(cm, fl);
+	release(cm, fl, now);
+}
+
+/* --- the SVM's segments --- */
+
+/* put [seq, end) of v, which no piece has, behind the piece `after`; the piece that has it then */
+static struct buf *keep_piece(struct cm *cm, struct flow *fl, struct buf *after, uint32_t seq,
+	uint32_t end, const struct view *v)
+{
+	uint32_t n = end - seq;
+	struct buf *b = after;
+
+	if (!b || b->end != seq || b->room - b->body_len < n) {
+		b = fl->said_bytes < CM_AHEAD_MAX ? cm_keep(cm, fl, n) : NULL;
+		if (!b) {
+			cm_want(cm, CM_FULL);
+			return NULL;
+		}
+		b->seq = b->end = seq;
+		fl->said_bytes += b->room;
+		buf_insert(&fl->said, after, b);
+	}
+	memcpy(b->data + b->body_len, v->p + (seq - v->seq), n);
+	b->body_len += n;
+	b->end += n;
+	return b;
+}
+
+/* keep what the SVM said from `seq` on, where it is not kept already */
+static void keep(struct cm *cm, struct flow *fl, const struct view *v, uint32_t seq)
+{
+	uint32_t end = v->seq + v->len, stop;
+	struct buf *prev = fl->said.tail, *next;
+
+	while (prev && seq_after(prev->seq, seq))
+		prev = prev->prev;
+	for (;;) {
+		if (prev)
+			seq = seq_max(seq, prev->end);
+		if (!seq_after(end, seq))
+			return;
+		next = prev ? prev->next : fl->said.head;
+		stop = next ? seq_min(end, next->seq) : end;
+		prev = seq_after(stop, seq) ? keep_piece(cm, fl, prev, seq, stop, v) : next;
+		if (!prev)
+			return;
+	}
+}
+
+/* is it part of this stream, or so far off that it is not? */
+static bool is_near(struct cm *cm, const struct flow *fl, uint32_t seq)
+{
+	uint32_t from = knows(fl, T_POS) ? fl->tcp.matched : fl->said.head ? fl->said.head->seq : seq;
+	int32_t d = (int32_t)(seq - from);
+
+	if (d < (int32_t)CM_AHEAD_MAX && d > -(int32_t)FAR)
+		return true;
+	cm->stats.dropped++;
+	if (d >= 0 && d < (int32_t)FAR)
+		cm_want(cm, CM_FULL);
+	return false;
+}
+
+static void note_svm_fin(struct flow *fl, uint32_t fin)
+{
+	struct tcp_state *t = &fl->tcp;
+
+	if (knows(fl, T_SVM_FIN) || (knows(fl, T_POS) && seq_after(t->matched, fin)))
+		return;
+	t->known |= T_SVM_FIN;
+	t->svm_fin = fin;
+}
+
+static void svm_data(struct cm *cm, struct flow *fl, const struct frame *f)
+{
+	struct view v = { f->seq, f->body_len, f->data + f->body };
+	uint32_t end = v.seq + v.len;
+
+	if (fl->bad || !is_near(cm, fl, end))
+		return;
+	if (f->flags & TCP_FIN)
+		note_svm_fin(fl, end);
+	advance(cm, fl, NULL, &v);
+	if (fl->bad || !v.len)
+		return;
+	if (!knows(fl, T_POS))
+		keep(cm, fl, &v, v.seq);
+	else if (seq_after(end, fl->tcp.matched))
+		keep(cm, fl, &v, seq_max(v.seq, fl->tcp.matched));
+}
+
+static void svm_ack(struct cm *cm, struct flow *fl, uint32_t ack, uint64_t now)
+{
+	struct tcp_state *t = &fl->tcp;
+
+	if (knows(fl, T_ACK_OK) && !seq_after(ack, t->ack_ok))
+		return;
+	t->known |= T_ACK_OK;
+	t->ack_ok = ack;
+	if (!fl->owed)
+		return;
+	fl->owed->time = now; /* the SVM goes on: begin to wait anew */
+	buf_age_unlink(&cm->acks, fl->owed);
+	buf_age_append(&cm->acks, fl->owed);
+}
+
+/* --- entry points --- */
+
+void tcp_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+{
+	struct tcp_state *t = &fl->tcp;
+
+	if (f->flags & TCP_SYN) {
+		pvm_syn(cm, fl, f, now);
+		return;
+	}
+	if (f->flags & TCP_RST) {
+		pvm_rst(cm, fl, f, now);
+		return;
+	}
+	if (f->flags & TCP_ACK) {
+		t->pvm_ack = knows(fl, T_PVM_ACK) ? seq_max(t->pvm_ack, f->ack) : f->ack;
+		t->known |= T_PVM_ACK;
+	}
+	if (f->body_len || f->flags & TCP_FIN)
+		pvm_data(cm, fl, f, f->seq, now);
+	else
+		pvm_ack(cm, fl, f, now);
+}
+
+void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+{
+	if (f->flags & TCP_SYN) {
+		svm_syn(cm, fl, f, now);
+		return;
+	}
+	if (knows(fl, T_SYN_WAIT) && !(f->flags & TCP_RST))
+		return;
+	if (f->flags & TCP_RST)
+		fl->tcp.known |= T_SVM_RST;
+	else if (f->flags & TCP_ACK)
+		svm_ack(cm, fl, f->ack, now);
+	if (!(f->flags & TCP_RST) && (f->body_len || f->flags & TCP_FIN))
+		svm_data(cm, fl, f);
+	tcp_serve(cm, fl, now);
+}
+
+static void peer_reset(struct cm *cm, struct flow *fl, uint32_t seq, uint64_t now)
+{
+	if (knows(fl, T_PVM_ACK) && seq - fl->tcp.pvm_ack >= CM_AHEAD_MAX)
+		return; /* out of any window: the guest will ignore it */
+	cm_drop_held(cm, fl);
+	cm_drop_owed(cm, fl);
+	fl->tcp.reset_until = now + RESET_US;
+	flow_set_closed(&cm->flows, &fl->node, true);
+}
+
+void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+{
+	struct tcp_state *t = &fl->tcp;
+
+	if (f->flags & TCP_RST) {
+		peer_reset(cm, fl, f->seq, now);
+		return;
+	}
+	if (f->flags & TCP_SYN && (!knows(fl, T_PEER_SYN) || t->peer_isn != f->seq)) {
+		t->peer_isn = f->seq;
+		t->known |= T_PEER_SYN;
+		t->known &= ~(uint32_t)T_SVM_RST;
+		t->reset_until = 0;
+	}
+	if (f->flags & TCP_FIN)
+		t->known |= T_PEER_FIN;
+	if (f->flags & TCP_ACK && knows(fl, T_PVM_FIN) && f->ack == t->pvm_fin + 1)
+		t->known |= T_FIN_ACKED;
+	if (knows(fl, T_PEER_FIN) && knows(fl, T_FIN_ACKED))
+		flow_set_closed(&cm->flows, &fl->node, true);
+}
+
+void tcp_new_epoch(struct flow *fl, bool was_held)
+{
+	struct tcp_state *t = &fl->tcp;
+	bool known = was_held ? knows(fl, T_ACK_OK) : knows(fl, T_ACK_SAFE);
+	uint32_t ack = was_held ? t->ack_ok : t->ack_safe;
+
+	if (was_held)
+		t->safe = t->matched;
+	t->matched = t->pvm_next;
+	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SVM_SYN | T_SVM_FIN | T_SVM_RST | T_ACK_OK | T_ACK_SAFE);
+	if (!knows(fl, T_PVM_ACK))
+		return;
+	if (known)
+		t->known |= T_ACK_SAFE;
+	t->ack_safe = seq_min(ack, t->pvm_ack);
+	t->ack_ok = t->ack_out = t->pvm_ack;
+	t->known |= T_ACK_OK | T_ACK_OUT;
+}
