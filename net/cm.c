@@ -16,7 +16,8 @@
  * the one held; what comes after the boundary stays on `age`.
  *
  * Between cm_boundary() and cm_held() ("pending") the secondary would go on as the SVM of the old
- * epoch. Only what that SVM said may leave (tcp: safe, ack_safe), and no time counts.
+ * epoch. Only what that SVM said may leave (tcp: safe, ack_safe), and no time counts, nor does it
+ * until the new SVM runs.
  *
  * Time. The oldest frame of `age` waits at most W = 4 times the smoothed lag of the SVM, within
  * bounds; then a checkpoint is wanted. Owed acknowledgements have a list and a limit of their own
@@ -206,7 +207,7 @@ static void not_busy(struct cm *cm, struct flow *fl)
 /* when a frame's waiting began: not before the SVM could have answered */
 static uint64_t since(const struct cm *cm, uint64_t time)
 {
-	return time > cm->held_time ? time : cm->held_time;
+	return time > cm->run_time ? time : cm->run_time;
 }
 
 void cm_lag(struct cm *cm, uint64_t then, uint64_t now)
@@ -320,7 +321,7 @@ static void draw_boundary(struct cm *cm, uint64_t epoch)
 		flow_sync(cm, fl);
 		not_busy(cm, fl);
 	}
-	cm->wanted = cm->tell = false;
+	cm->wanted = cm->tell = cm->svm_runs = false;
 }
 
 static void release_before(struct cm *cm)
@@ -406,6 +407,7 @@ void cm_from_svm(struct cm *cm, uint64_t epoch, const uint8_t *frame, size_t len
 	if (frame_parse(&f, frame, len) == FRAME_BAD || f.type == FRAME_PASS)
 		return;
 	cm_held(cm, epoch, now);
+	cm_svm_runs(cm, now);
 	flow_key_from_guest(&k, &f);
 	fl = flow_of(cm, &k, now);
 	if (!fl)
@@ -436,24 +438,29 @@ void cm_from_client(struct cm *cm, const uint8_t *frame, size_t len, uint64_t no
 
 void cm_boundary(struct cm *cm, uint64_t epoch, uint64_t now)
 {
+	(void)now;
 	if (epoch <= cm->epoch)
 		return;
 	draw_boundary(cm, epoch);
-	if (cm->held_epoch < epoch)
-		return;
-	cm->held_time = now;
 	release_before(cm);
 }
 
 void cm_held(struct cm *cm, uint64_t epoch, uint64_t now)
 {
-	if (epoch <= cm->held_epoch)
+	if (cm->mode == CM_PASS || epoch <= cm->held_epoch)
 		return;
 	cm->held_epoch = epoch;
-	cm->held_time = now;
 	release_before(cm);
 	if (!cm_pending(cm))
 		serve_all(cm, now);
+}
+
+void cm_svm_runs(struct cm *cm, uint64_t now)
+{
+	if (cm->svm_runs)
+		return;
+	cm->svm_runs = true;
+	cm->run_time = now;
 }
 
 void cm_start_epoch(struct cm *cm, uint64_t epoch, uint64_t now)
@@ -464,7 +471,7 @@ void cm_start_epoch(struct cm *cm, uint64_t epoch, uint64_t now)
 	cm->stats.released_by_checkpoint += cm->stats.held_packets;
 	free_list(cm, &cm->before, true);
 	cm->held_epoch = epoch;
-	cm->held_time = now;
+	cm_svm_runs(cm, now);
 }
 
 void cm_set_mode(struct cm *cm, enum cm_mode mode, uint64_t now)
@@ -480,6 +487,7 @@ void cm_set_mode(struct cm *cm, enum cm_mode mode, uint64_t now)
 			fl->owed = NULL;
 		free_list(cm, &cm->acks, true);
 		cm->wanted = cm->tell = false;
+		cm->epoch = cm->held_epoch = 0;
 	}
 	forget_flows(cm);
 }
@@ -493,7 +501,7 @@ uint64_t cm_next_tick(const struct cm *cm)
 {
 	uint64_t wait = 4ull * cm->stats.lag_us, frames, acks;
 
-	if (cm->mode != CM_COMPARE || cm->wanted || cm_pending(cm))
+	if (cm->mode != CM_COMPARE || cm->wanted || cm_pending(cm) || !cm->svm_runs)
 		return UINT64_MAX;
 	if (wait < cm->cfg.wait_min_us)
 		wait = cm->cfg.wait_min_us;

@@ -67,7 +67,8 @@ struct cm {
 	void *opaque;
 	enum cm_mode mode;
 	uint64_t epoch, held_epoch;
-	uint64_t held_time;     /* when the secondary came to hold the current epoch's start */
+	bool svm_runs;          /* that of the current epoch */
+	uint64_t run_time;      /* since when */
 	struct flow_table flows;
 	struct pool pool;
 	struct buf_list age;    /* held frames of this epoch, by arrival */

@@ -73,11 +73,11 @@ struct cm_stats {
 };
 
 struct cm;
-/* NULL: out of memory. The strings and structs passed in are copied. */
+/* NULL: out of memory. cfg (NULL: defaults) and ops are copied. */
 struct cm *cm_new(const struct cm_config *cfg, const struct cm_ops *ops, void *opaque);
 void cm_free(struct cm *cm);
-/* CM_PASS also releases everything that is held, in order */
-/* A new cm is in CM_PASS. Set CM_COMPARE before the PVM runs on from the copy that the SVM starts as. */
+/* A new cm is in CM_PASS. CM_PASS also releases everything that is held, in order, and forgets the epoch.
+ * Set CM_COMPARE before the PVM runs on from the copy that the SVM starts as. */
 void cm_set_mode(struct cm *cm, enum cm_mode mode, uint64_t now_us);
 /* The SVM starts as a copy of the PVM: as cm_boundary() + cm_held(), for epoch (any number). */
 void cm_start_epoch(struct cm *cm, uint64_t epoch, uint64_t now_us);
@@ -95,7 +95,7 @@ void cm_boundary(struct cm *cm, uint64_t epoch, uint64_t now_us);
 void cm_held(struct cm *cm, uint64_t epoch, uint64_t now_us);
 
 /* The SVM of the current epoch runs from now on: the time to wait for its answers counts from here.
- * Between cm_boundary() and this call CM_MISSING is not raised. */
+ * Between cm_boundary() and this call, or the first frame of that SVM, CM_MISSING is not raised. */
 void cm_svm_runs(struct cm *cm, uint64_t now_us);
 
 /* Look for answers that are missing too long. Returns the time of the next call that makes sense, or
@@ -118,11 +118,8 @@ void tr_pvm_syn(struct tr *tr, const uint8_t *frame, size_t len);
  * must be dropped, except that a SYN or SYN-ACK of the SVM whose PVM ISN is unknown passes raw (true) */
 bool tr_to_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now_us);
 bool tr_from_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now_us);
-/* The checkpoint that the SVM is being made ready for was drawn here: what tr_pvm_syn() tells from now on
- * is later than it. Optional; a later call replaces an earlier one. */
-void tr_boundary(struct tr *tr);
-/* the SVM is a copy of the PVM, as of the last tr_boundary(), again: forget all from before it, and what
- * the SVM said; without tr_boundary() since the last tr_reset(): forget all */
+/* The SVM is a copy of the PVM again: forget all. What tr_pvm_syn() told since the boundary has to be told
+ * again. */
 void tr_reset(struct tr *tr);
 /* the SVM serves from now on: its timestamps must not run behind what the clients saw */
 void tr_failover(struct tr *tr, uint32_t bump_ms);

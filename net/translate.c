@@ -19,9 +19,6 @@
  * sequence number of a TCP header that an ICMP error quotes (the guest checks it against its window).
  * Fragments are not looked at: TCP avoids them.
  *
- * Checkpoint. The PVM runs on while the SVM is made ready, so connections are opened that the checkpoint
- * does not have: tr_boundary() tells where it was drawn, and tr_reset() keeps the PVM's side of later ones.
- *
  * Failover. The SVM's timestamps of connections opened before the checkpoint count as the PVM's did, but
  * the SVM's clock may run behind what clients saw last: all tsval get `bump` from then on, and echoes
  * lose it. An echo of a timestamp that the PVM sent loses it as well, which makes the guest measure one
@@ -45,14 +42,12 @@ struct tr_flow {
 	uint32_t ack;          /* of the SYN-ACKs */
 	uint32_t peer_isn;
 	uint32_t dseq, dts;
-	uint32_t drawn;        /* tr.drawn when the PVM's SYN came */
 };
 
 struct tr {
 	struct flow_table flows;
 	uint32_t bump;
 	bool failed_over;
-	uint32_t drawn; /* boundaries since the last tr_reset() */
 	uint64_t now; /* latest seen: tr_pvm_syn() is not told the time */
 };
 
@@ -90,6 +85,11 @@ void tr_free(struct tr *tr)
 		return;
 	flow_table_free(&tr->flows);
 	free(tr);
+}
+
+void tr_reset(struct tr *tr)
+{
+	flow_clear(&tr->flows);
 }
 
 size_t tr_flows(const struct tr *tr)
@@ -154,7 +154,6 @@ void tr_pvm_syn(struct tr *tr, const uint8_t *frame, size_t len)
 	e->has_p = true;
 	e->isn_p = f.seq;
 	e->ts_p = ts_value(&f);
-	e->drawn = tr->drawn;
 	complete(e);
 }
 
@@ -349,26 +348,4 @@ void tr_failover(struct tr *tr, uint32_t bump_ms)
 	tr->failed_over = true;
 	tr->bump += bump_ms;
 	for_each(tr, forget_half);
-}
-
-/* the checkpoint has the connection, or the PVM opened it later and the new SVM has yet to */
-static void forget_older(struct tr *tr, struct tr_flow *e)
-{
-	if (!tr->drawn || !e->has_p || e->drawn != tr->drawn) {
-		flow_del(&tr->flows, &e->node);
-		return;
-	}
-	e->has_s = false;
-	e->drawn = 0;
-}
-
-void tr_boundary(struct tr *tr)
-{
-	tr->drawn++;
-}
-
-void tr_reset(struct tr *tr)
-{
-	for_each(tr, forget_older);
-	tr->drawn = 0;
 }

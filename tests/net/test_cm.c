@@ -419,6 +419,9 @@ static void test_missing(void)
 	CHECK(cm_tick(cm, now + 500000) == UINT64_MAX);
 	now += 500000;
 	cm_held(cm, epoch, now);
+	CHECK(cm_next_tick(cm) == UINT64_MAX);
+	now += 500000;
+	cm_svm_runs(cm, now);
 	CHECK(cm_next_tick(cm) == now + 20000);
 	end();
 }

@@ -177,31 +177,6 @@ static void test_reset(void)
 	tr_free(tr);
 }
 
-/* a connection opened between the boundary and the moment the SVM is a copy of it */
-static void test_reset_keeps_later_connections(void)
-{
-	struct tcp_spec s = spec(false, F_SYN | F_ACK, 60, 1, 1300, 9);
-
-	begin();
-	connect_server(false);
-	tr_boundary(tr);
-	s.pport = P + 1;
-	pvm_syn(s);
-	tr_boundary(tr); /* the first checkpoint came to nothing */
-	s.pport = P + 2;
-	pvm_syn(s);
-	s.seq = 900;
-	CHECK(from_svm(s) && result(false).seq == 60);
-	tr_reset(tr);
-	CHECK(tr_flows(tr) == 1);
-	CHECK(from_svm(spec(false, F_ACK, 43, 1, 1000, 9)) && result(false).seq == 43);
-	s.seq = 901;
-	CHECK(from_svm(s) && result(false).seq == 60);
-	tr_reset(tr);
-	CHECK(tr_flows(tr) == 0);
-	tr_free(tr);
-}
-
 static void test_failover_forgets_halves(void)
 {
 	begin();
@@ -302,7 +277,6 @@ int main(int argc, char **argv)
 	test_new_incarnation();
 	test_guest_as_client();
 	test_reset();
-	test_reset_keeps_later_connections();
 	test_failover_forgets_halves();
 	test_table_is_bounded();
 	test_icmp_error();
