@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Processes of the hosts of a lab.
+
+Every process of a host carries a mark in its environment (COLO_LAB_HOST=NAME/HOST), which its
+children inherit, and is in the host's cgroup where cgroup v2 can be had. Power loss is the cgroup's
+`cgroup.kill`, which strikes all of them at once; the mark then finds what was not in the cgroup.
+"""
+import os
+import signal
+import subprocess
+import time
+
+from .errors import LabError
+
+MARK = "COLO_LAB_HOST"
+KILL_TIMEOUT = 10
+
+
+def cgroup_root():
+    """Where cgroup v2 is mounted and can be written, or None."""
+    with open("/proc/mounts", encoding="utf-8") as mounts:
+        for line in mounts:
+            _, path, kind, *_ = line.split()
+            if kind == "cgroup2" and os.access(path, os.W_OK):
+                return path
+    return None
+
+
+def _cgroup(lab, host):
+    root = cgroup_root()
+    return os.path.join(root, "colo-lab", lab.name, host) if root else None
+
+
+def make_cgroups(lab, hosts):
+    """One cgroup per host; without cgroup v2 the marks must do."""
+    for host in hosts:
+        path = _cgroup(lab, host)
+        try:
+            if path:
+                os.makedirs(path, exist_ok=True)
+        except OSError:
+            return
+
+
+def remove_cgroups(lab, hosts):
+    """Remove the cgroups of a lab whose processes have gone."""
+    paths = [_cgroup(lab, host) for host in hosts]
+    if not paths or not paths[0]:
+        return
+    parent = os.path.dirname(paths[0])
+    for path in [*paths, parent, os.path.dirname(parent)]:
+        try:
+            os.rmdir(path)
+        except OSError:
+            pass    # not there, or another lab lives there
+
+
+def enter(lab, host):
+    """Make this process one of @host's; called between fork and exec, or before exec."""
+    path = _cgroup(lab, host)
+    try:
+        if path:
+            with open(os.path.join(path, "cgroup.procs"), "w", encoding="ascii") as file:
+                file.write("0")
+    except OSError:
+        pass    # the mark must do
+    os.environ[MARK] = f"{lab.name}/{host}"
+
+
+def command_in(lab, host, command):
+    """The command line that runs @command in the network of @host, with the same pid."""
+    return ["ip", "netns", "exec", lab.namespace(host), *command]
+
+
+def start(lab, host, command, log, stdin=subprocess.DEVNULL):
+    """Start a process of @host in a session of its own, all output to the file @log."""
+    environment = dict(os.environ, **{MARK: f"{lab.name}/{host}"})
+    with open(log, "ab") as out:
+        return subprocess.Popen(command_in(lab, host, command), stdin=stdin, stdout=out,
+                                stderr=out, start_new_session=True, env=environment, cwd="/",
+                                preexec_fn=lambda: enter(lab, host))
+
+
+def start_time(pid):
+    """Clock ticks after boot at which @pid began: with the pid, the name of a process for good."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def record(process):
+    """What the state file keeps of a process."""
+    return {"pid": process.pid, "start": start_time(process.pid)}
+
+
+def alive(recorded):
+    """Does the process that record() described still run?"""
+    return bool(recorded) and start_time(recorded["pid"]) == recorded["start"] is not None
+
+
+def _marked(lab, host):
+    want = f"{MARK}={lab.name}/{host}".encode()
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/environ", "rb") as file:
+                if want in file.read().split(b"\0"):
+                    found.append(int(entry))
+        except OSError:
+            continue
+    return found
+
+
+def pids_of(lab, host):
+    """All processes of a host, this one left out."""
+    pids = set(_marked(lab, host))
+    try:
+        with open(os.path.join(_cgroup(lab, host) or "", "cgroup.procs"), encoding="ascii") as file:
+            pids.update(map(int, file.read().split()))
+    except OSError:
+        pass
+    return sorted(pid for pid in pids if pid != os.getpid() and start_time(pid) is not None)
+
+
+def program_of(pid):
+    """Base name of the program that a process runs, "" when it cannot be told."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)")
+    except OSError:
+        return ""
+
+
+def kill_pid(pid, still_meant):
+    """SIGKILL a process if still_meant(pid) holds once its pid can no longer be reused."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not still_meant(pid):
+            return False
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def kill_recorded(recorded):
+    """SIGKILL the process that record() described."""
+    return alive(recorded) and kill_pid(recorded["pid"], lambda pid: alive(recorded))
+
+
+def kill_all(lab, host):
+    """SIGKILL all that a host runs, at once, and wait until it is gone."""
+    path = _cgroup(lab, host)
+    try:
+        with open(os.path.join(path or "", "cgroup.kill"), "w", encoding="ascii") as file:
+            file.write("1")
+    except OSError:
+        pass
+    deadline = time.monotonic() + KILL_TIMEOUT
+    while pids := pids_of(lab, host):
+        for pid in pids:
+            kill_pid(pid, lambda pid: pid in pids_of(lab, host))
+        if time.monotonic() > deadline:
+            raise LabError(f"host {host}: processes {pids} survive SIGKILL")
+        time.sleep(0.01)
+
+
+def tail(path, lines=20):
+    """The last lines of a log, "" when there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return "".join(file.readlines()[-lines:]).rstrip()
+    except OSError:
+        return ""

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Modes colo and checkpoint: the configuration file, and a daemon on each of the two hosts."""
+import json
+import os
+import subprocess
+
+from . import guest, net, proc
+from .errors import LabError
+
+STATUS_TIMEOUT = 3
+
+
+def binary():
+    """The colo program: $COLO_BIN, or the build of this checkout."""
+    path = os.environ.get("COLO_BIN") or os.path.join(guest.ROOT, "build", "colo")
+    if not os.access(path, os.X_OK):
+        raise LabError(f"{path} is not there: run `make` first (or set COLO_BIN)")
+    return path
+
+
+def _sections(lab, mode, interval):
+    vm, image = lab.data["vm"], lab.data["image"]
+    machine = {"name": lab.name, "memory": vm["mem"], "vcpus": str(vm["vcpus"]),
+               "machine": vm["machine"], "mac": vm["macs"][0], "qemu": vm["qemu"], "primary": "a"}
+    machine.update({key: image[key] for key in ("kernel", "initrd", "append") if image[key]})
+    protection = {"mode": mode}
+    if mode == "checkpoint":
+        protection["interval"] = f"{interval}ms"
+    sections = {"vm": machine, "net": {"bridge": "br0"}, "protection": protection,
+                "peer": {"heartbeat": "100ms", "misses": "5"}, "arbiter": {"type": "none"}}
+    for host, address in net.REPLICATION.items():
+        sections[f"host {host}"] = {"address": address, "disk": lab.disk(host),
+                                    "state": os.path.join(lab.run_dir, host)}
+    return sections
+
+
+def _override(sections, settings):
+    for setting in settings:
+        where, equals, value = setting.partition("=")
+        section, dot, key = where.rpartition(".")
+        if not (equals and dot and section and key) or "\n" in setting:
+            raise LabError(f"--set {setting}: not of the form section.key=value")
+        sections.setdefault(section.strip(), {})[key.strip()] = value.strip()
+
+
+def config_path(lab):
+    """One file for both hosts."""
+    return os.path.join(lab.run_dir, "colo.conf")
+
+
+def write_config(lab, mode, interval, settings):
+    """Write the daemons' configuration file."""
+    sections = _sections(lab, mode, interval)
+    _override(sections, settings)
+    with open(config_path(lab), "w", encoding="utf-8") as file:
+        for name, keys in sections.items():
+            file.write(f"[{name}]\n")
+            file.writelines(f"{key} = {value}\n" for key, value in keys.items())
+            file.write("\n")
+
+
+def log_path(lab, host):
+    """Where a daemon's log goes."""
+    return lab.host_file(host, "colo.log")
+
+
+def start_daemon(lab, host):
+    """Start the daemon of @host."""
+    command = [binary(), "run", "--node", host, config_path(lab)]
+    return proc.start(lab, host, command, log_path(lab, host))
+
+
+def status(lab, host):
+    """The daemon's own status as a dict, None when it does not answer."""
+    command = proc.command_in(lab, host, [binary(), "status", "--json", "--node", host,
+                                          config_path(lab)])
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=STATUS_TIMEOUT,
+                              check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+    except (subprocess.TimeoutExpired, ValueError):
+        return None

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What each verb of lab/lab does."""
+import json
+import os
+import shutil
+import sys
+
+from . import guest, native, net, proc, protect, wait
+from .errors import LabError
+from .state import GUEST_HOSTS, HOSTS, all_labs
+from .wait import say
+
+TOOLS = ["ip", "sysctl", "qemu-img", "cp"]
+
+
+def _check_machine(options):
+    missing = [tool for tool in (*TOOLS, options.qemu) if not shutil.which(tool)]
+    if missing:
+        raise LabError(f"missing: {', '.join(missing)} (lab/install-deps installs them)")
+    if not os.path.exists("/dev/net/tun"):
+        raise LabError("/dev/net/tun is not there: this machine has no TAP devices")
+
+
+def _start_dhcp(lab, addresses):
+    pairs = [f"{mac}={ip}" for mac, ip in zip(lab.data["vm"]["macs"], addresses["guests"])]
+    command = ["env", f"PYTHONPATH={guest.ROOT}/lab", "PYTHONDONTWRITEBYTECODE=1", sys.executable,
+               "-m", "labkit.dhcp", "lan0", addresses["client"], *pairs]
+    process = proc.start(lab, "client", command, os.path.join(lab.run_dir, "dhcp.log"))
+    lab.data["dhcp"] = proc.record(process)
+
+
+def _describe_vm(lab, options, image):
+    addresses = net.plan(options.ip or net.DEFAULT_GUEST)
+    guests = 2 if options.mode == "twin" else 1
+    lab.data.update({
+        "name": lab.name, "mode": options.mode, "image": image, "addresses": addresses,
+        "ips": addresses["guests"][:guests], "main": {}, "killed": [],
+        "vm": {"mem": options.mem, "vcpus": options.vcpus, "machine": options.machine,
+               "qemu": options.qemu, "macs": guest.MACS}})
+    lab.save()
+
+
+def _build(lab, options):
+    image = guest.choose(options)
+    if options.mode in ("colo", "checkpoint"):
+        protect.binary()
+    lab.create()
+    _describe_vm(lab, options, image)
+    net.create(lab, lab.data["addresses"])
+    proc.make_cgroups(lab, HOSTS)
+    hosts = ["a"] if options.mode == "native" else ["a", "b"]
+    for host in hosts:
+        guest.copy_disk(image["disk"], lab.disk(host))
+    _start_dhcp(lab, lab.data["addresses"])
+    lab.save()
+    return hosts
+
+
+def _start_host(lab, host):
+    if lab.data["mode"] in ("colo", "checkpoint"):
+        process = protect.start_daemon(lab, host)
+    else:
+        process = native.start_guest(lab, host, GUEST_HOSTS.index(host))
+    lab.data["main"][host] = proc.record(process)
+    lab.save()
+
+
+def _boot_plain(lab, options, hosts):
+    for host in hosts:
+        _start_host(lab, host)
+    say(f"booting {lab.data['mode']}")
+    wait.serving(lab, options.timeout)
+
+
+def _boot_protected(lab, options):
+    protect.write_config(lab, options.mode, options.interval, options.set)
+    _start_host(lab, "a")
+    say("booting on host a")
+    wait.serving(lab, options.timeout)
+    if options.alone:
+        return
+    _start_host(lab, "b")
+    wait.protected(lab, options.timeout)
+
+
+def do_up(lab, options):
+    """Make the hosts and boot the guest or guests."""
+    if lab.exists:
+        raise LabError(f"lab '{lab.name}' is already up, or was left behind: `lab down` first")
+    if options.set and options.mode in ("native", "twin"):
+        raise LabError(f"--set is for the daemon, which mode {options.mode} does not run")
+    _check_machine(options)
+    try:
+        lab.lock()
+        hosts = _build(lab, options)
+        if options.mode in ("native", "twin"):
+            _boot_plain(lab, options, hosts)
+        else:
+            _boot_protected(lab, options)
+    except BaseException:
+        if options.keep:
+            say("kept as it is for you to look at (--keep)")
+        else:
+            _tear_down(lab)
+        raise
+    say(f"up: {', '.join(lab.data['ips'])}")
+
+
+def _tear_down(lab):
+    for host in HOSTS:
+        proc.kill_all(lab, host)
+    net.remove(lab)
+    proc.remove_cgroups(lab, HOSTS)
+    lab.remove()
+
+
+def do_down(lab, _options):
+    """Stop everything and remove it; also after a crash, also when there is nothing."""
+    lab.lock()
+    _tear_down(lab)
+
+
+def _enter_host(lab, host, command):
+    if host not in HOSTS:
+        raise LabError(f"no host '{host}': {', '.join(HOSTS)}")
+    proc.enter(lab, host)
+    command = proc.command_in(lab, host, command)
+    sys.stdout.flush()
+    os.execvp(command[0], command)
+
+
+def do_exec(lab, options):
+    """Become a command on a host: its exit status and its signals are this process's."""
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        raise LabError("exec: which command?")
+    _enter_host(lab.require(), options.host, command)
+
+
+def do_shell(lab, options):
+    """A shell on a host."""
+    os.environ["debian_chroot"] = f"{lab.name}:{options.host}"
+    _enter_host(lab.require(), options.host, [os.environ.get("SHELL") or "/bin/sh"])
+
+
+def do_ssh(lab, options):
+    """A command, or a shell, in the guest."""
+    key = lab.require().data["image"]["ssh_key"]
+    if not key:
+        raise LabError("the lab has no ssh key for this image")
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    _enter_host(lab, "client", [
+        "ssh", "-i", key, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
+        "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=15",
+        f"root@{lab.data['ips'][options.guest]}", *command])
+
+
+def do_console(lab, options):
+    """Follow what the guest of a host writes on its serial console."""
+    path = lab.require().host_file(options.host, "console.log")
+    os.execvp("tail", ["tail", "-n", "100", "-F", path])
+
+
+def do_ip(lab, _options):
+    """Addresses of the guests, one a line."""
+    print("\n".join(lab.require().data["ips"]))
+
+
+def _plain_status(lab, host):
+    recorded = lab.data["main"].get(host)
+    if not proc.alive(recorded):
+        return None
+    return {"role": "unprotected", "state": "running", "pid": recorded["pid"]}
+
+
+def _status(lab):
+    protected = lab.data["mode"] in ("colo", "checkpoint")
+    answer = {"name": lab.name, "mode": lab.data["mode"], "ip": lab.data["ips"],
+              "killed": lab.data["killed"]}
+    for host in GUEST_HOSTS:
+        answer[host] = (protect.status if protected else _plain_status)(lab, host)
+    return answer
+
+
+def do_status(lab, options):
+    """State of both hosts."""
+    if not lab.data and not options.json:
+        others = ", ".join(all_labs())
+        print(f"no lab '{lab.name}' is up" + (f"; up: {others}" if others else ""))
+        return
+    answer = _status(lab.require())
+    if options.json:
+        print(json.dumps(answer))
+        return
+    print(f"lab {lab.name}, mode {answer['mode']}, guest {', '.join(answer['ip'])}")
+    for host in GUEST_HOSTS:
+        state = answer[host]
+        text = f"{state.get('role')}, {state.get('state')}" if state else "does not answer"
+        print(f"  {host}: {text}" + (", without power" if host in answer["killed"] else ""))
+
+
+def do_kill(lab, options):
+    """Power loss: links silent, then everything killed."""
+    lab.require().lock()
+    net.set_host(lab, options.host, False)
+    proc.kill_all(lab, options.host)
+    lab.data["killed"] = sorted({*lab.data["killed"], options.host})
+    lab.save()
+
+
+def do_kill_vm(lab, options):
+    """Kill QEMU of a host."""
+    def is_vm(pid):
+        return proc.program_of(pid).startswith("qemu-system")
+    pids = [pid for pid in proc.pids_of(lab.require(), options.host) if is_vm(pid)]
+    if not [pid for pid in pids if proc.kill_pid(pid, is_vm)]:
+        raise LabError(f"no VM runs on host {options.host}")
+
+
+def do_kill_daemon(lab, options):
+    """Kill the daemon of a host."""
+    if lab.require().data["mode"] not in ("colo", "checkpoint"):
+        raise LabError(f"mode {lab.data['mode']} has no daemon")
+    if not proc.kill_recorded(lab.data["main"].get(options.host)):
+        raise LabError(f"no daemon runs on host {options.host}")
+
+
+def do_start(lab, options):
+    """Power on again after kill, or the daemon again after kill-daemon."""
+    lab.require().lock()
+    if proc.alive(lab.data["main"].get(options.host)):
+        raise LabError(f"host {options.host} runs")
+    if not os.path.exists(lab.disk(options.host)):
+        raise LabError(f"host {options.host} has no part in mode {lab.data['mode']}")
+    proc.kill_all(lab, options.host)
+    net.set_host(lab, options.host, True)
+    net.remove_tap(lab, options.host)
+    lab.data["killed"] = [host for host in lab.data["killed"] if host != options.host]
+    _start_host(lab, options.host)
+
+
+def do_cut(lab, options):
+    """Cut a link."""
+    net.set_link(lab.require(), options.link, False)
+
+
+def do_heal(lab, options):
+    """Heal a link."""
+    net.set_link(lab.require(), options.link, True)
+
+
+def do_wait(lab, options):
+    """Wait until the guest serves or the pair is protected."""
+    if options.state == "serving":
+        wait.serving(lab.require(), options.timeout)
+    elif lab.require().data["mode"] in ("colo", "checkpoint"):
+        wait.protected(lab, options.timeout)
+    else:
+        raise LabError(f"mode {lab.data['mode']} is never protected")
