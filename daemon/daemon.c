@@ -52,7 +52,7 @@ const char *daemon_state_dir(const struct daemon *d)
 int daemon_find(struct daemon *d, const char *sub, const char *file, char *out, size_t size)
 {
 	/* a build tree has each part in its directory, an installation all in one */
-	snprintf(out, size, "%s/../%s/%s", d->exe_dir, sub, file);
+	snprintf(out, size, "%s/%s/%s", d->exe_dir, sub, file);
 	if (access(out, R_OK) == 0)
 		return 0;
 	snprintf(out, size, "%s/%s", COLO_LIBDIR, file);

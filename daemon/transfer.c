@@ -3,7 +3,7 @@
  * transfer.c - a checkpoint over the BULK channel
  *
  * Theory of operation: the primary's agent leaves records and pages in its staging area. They are sent
- * as a header, records, pages without the zero ones, device state and a trailer; the secondary reads
+ * as a header, records, pages (zero ones are only named in records), device state and a trailer; the secondary reads
  * pages straight into its own agent's staging area, in the agent's format. The next checkpoint is
  * harvested only after the secondary has applied this one, so one area a side is enough.
  *
@@ -36,11 +36,9 @@ struct transfer {
 	struct bulk_header header;
 	struct bulk_trailer trailer;
 	size_t done;                  /* bytes of the phase */
-	struct stage_record *rec;     /* on the wire: zero runs apart */
+	struct stage_record *rec;
 	size_t rec_room;
-	/* sending: where the pages of the harvested record under way are */
-	const uint8_t *page;          /* next page in the area */
-	size_t rec_at, rec_done;      /* record, bytes of its pages sent */
+	const uint8_t *page;          /* first page in the staging area */
 	uint8_t *device;
 	size_t device_room;
 	uint64_t ran_at_ns, started_ns;
@@ -103,62 +101,21 @@ static bool room_for_device(struct transfer *t, size_t n)
 
 /* --- sending --- */
 
-static bool is_zero_page(const uint8_t *p)
-{
-	const uint64_t *q = (const uint64_t *)p;
-
-	return !q[0] && !q[AGENT_PAGE_SIZE / 8 - 1] && !memcmp(p, p + 8, AGENT_PAGE_SIZE - 8);
-}
-
-static bool add_run(struct transfer *t, const struct stage_record *r, uint64_t first, uint64_t n, bool zero)
-{
-	if (t->header.nrec == t->rec_room && !room_for_records(t, t->rec_room * 2 + 256))
-		return false;
-	t->rec[t->header.nrec++] = (struct stage_record){
-		.block = r->block,
-		.flags = zero ? STAGE_ZERO : 0,
-		.offset = r->offset + first * AGENT_PAGE_SIZE,
-		.npages = n,
-	};
-	if (!zero)
-		t->header.npages += n;
-	return true;
-}
-
-/* one harvested record becomes runs of zero and other pages */
-static bool split_record(struct transfer *t, const struct stage_record *r, const uint8_t *page)
-{
-	uint64_t i, first = 0;
-	bool zero = is_zero_page(page), z;
-
-	for (i = 1; i < r->npages; i++) {
-		z = is_zero_page(page + i * AGENT_PAGE_SIZE);
-		if (z == zero)
-			continue;
-		if (!add_run(t, r, first, i - first, zero))
-			return false;
-		first = i;
-		zero = z;
-	}
-	return add_run(t, r, first, r->npages - first, zero);
-}
-
-static int make_records(struct transfer *t, const uint8_t *stage, size_t size)
+/* The agent has left zero pages out already, and the others lie one behind the other. */
+static int take_harvest(struct transfer *t, const uint8_t *stage, size_t size)
 {
 	const struct stage_header *h = (const void *)stage;
-	const struct stage_record *r = (const void *)(h + 1);
-	const uint8_t *page = stage + h->data_off;
-	uint64_t i;
 
 	if (h->magic != STAGE_MAGIC || h->version != STAGE_VERSION || h->data_off > size ||
-	    h->npages > (size - h->data_off) / AGENT_PAGE_SIZE)
+	    h->npages > (size - h->data_off) / AGENT_PAGE_SIZE ||
+	    h->nrec > (h->data_off - sizeof(*h)) / sizeof(*t->rec))
 		return -EPROTO;
-	t->page = page;
-	for (i = 0; i < h->nrec; i++, r++) {
-		if (!split_record(t, r, page))
-			return -ENOMEM;
-		page += r->npages * AGENT_PAGE_SIZE;
-	}
+	if (!room_for_records(t, h->nrec))
+		return -ENOMEM;
+	memcpy(t->rec, h + 1, h->nrec * sizeof(*t->rec));
+	t->header.nrec = h->nrec;
+	t->header.npages = h->npages;
+	t->page = stage + h->data_off;
 	return 0;
 }
 
@@ -176,11 +133,11 @@ int transfer_send(struct daemon *d, uint64_t epoch, uint32_t flags, uint64_t dev
 		return -EIO;
 	t->header = (struct bulk_header){ .magic = PEER_MAGIC, .flags = flags, .epoch = epoch,
 					  .device_bytes = device_bytes };
-	r = make_records(t, d->agent.stage, d->agent.stage_size);
+	r = take_harvest(t, d->agent.stage, d->agent.stage_size);
 	if (r < 0)
 		return r;
 	t->phase = HEADER;
-	t->done = t->rec_at = t->rec_done = 0;
+	t->done = 0;
 	t->ran_at_ns = ran_at_ns;
 	t->started_ns = clock_now_ns();
 	watch_events(d->peer.watch[PEER_BULK], UV_READABLE | UV_WRITABLE);
@@ -188,57 +145,27 @@ int transfer_send(struct daemon *d, uint64_t epoch, uint32_t flags, uint64_t dev
 	return 0;
 }
 
-/* Harvested pages lie one behind the other; zero runs are stepped over. Pieces of several records may
- * be one run of memory, but a writev of them costs more than it saves. */
-static size_t next_pages(struct transfer *t, const uint8_t **p)
-{
-	const struct stage_record *r;
-
-	for (; t->rec_at < t->header.nrec; t->rec_at++, t->rec_done = 0) {
-		r = &t->rec[t->rec_at];
-		if (r->flags & STAGE_ZERO) {
-			t->page += r->npages * AGENT_PAGE_SIZE;
-			continue;
-		}
-		if (t->rec_done < r->npages * AGENT_PAGE_SIZE) {
-			*p = t->page;
-			return r->npages * AGENT_PAGE_SIZE - t->rec_done;
-		}
-	}
-	return 0;
-}
-
-static size_t next_piece(struct transfer *t, const uint8_t **p)
+/* What of the phase is still to be sent or received, and where it lies; 0: the phase is complete */
+static size_t rest(struct transfer *t, uint8_t **p)
 {
 	switch (t->phase) {
 	case HEADER:
-		*p = (const uint8_t *)&t->header + t->done;
+		*p = (uint8_t *)&t->header + t->done;
 		return sizeof(t->header) - t->done;
 	case RECORDS:
-		*p = (const uint8_t *)t->rec + t->done;
+		*p = (uint8_t *)t->rec + t->done;
 		return t->header.nrec * sizeof(*t->rec) - t->done;
 	case PAGES:
-		return next_pages(t, p);
+		*p = (uint8_t *)t->page + t->done;
+		return t->header.npages * AGENT_PAGE_SIZE - t->done;
 	case DEVICE:
 		*p = t->device + t->done;
 		return t->header.device_bytes - t->done;
 	case TRAILER:
-		if (!t->done)
-			t->trailer.age_ns = clock_now_ns() - t->ran_at_ns;
-		*p = (const uint8_t *)&t->trailer + t->done;
+		*p = (uint8_t *)&t->trailer + t->done;
 		return sizeof(t->trailer) - t->done;
 	default:
 		return 0;
-	}
-}
-
-static void sent(struct transfer *t, size_t n)
-{
-	if (t->phase == PAGES) {
-		t->page += n;
-		t->rec_done += n;
-	} else {
-		t->done += n;
 	}
 }
 
@@ -255,16 +182,18 @@ static void bulk_lost(struct daemon *d, enum core_loss how, const char *why)
 static void send_some(struct daemon *d)
 {
 	struct transfer *t = d->transfer;
-	const uint8_t *p = NULL;
+	uint8_t *p = NULL;
 	int i, fd = d->peer.fd[PEER_BULK];
 	size_t n;
 	ssize_t r;
 
 	for (i = 0; i < PIECES_A_ROUND && t->phase != IDLE; i++) {
-		while (t->phase != IDLE && !(n = next_piece(t, &p))) {
+		while (t->phase != IDLE && !(n = rest(t, &p))) {
 			t->phase = t->phase == TRAILER ? IDLE : t->phase + 1;
 			t->done = 0;
 		}
+		if (t->phase == TRAILER && !t->done)
+			t->trailer.age_ns = clock_now_ns() - t->ran_at_ns;
 		if (t->phase == IDLE)
 			break;
 		r = send(fd, p, n < PIECE ? n : PIECE,
@@ -276,7 +205,7 @@ static void send_some(struct daemon *d)
 		if (r <= 0)
 			break;
 		d->peer.tx_bytes += r;
-		sent(t, r);
+		t->done += r;
 	}
 	if (t->phase == IDLE) {
 		percentile_add(&d->ckpt.send_us, (clock_now_ns() - t->started_ns) / 1000);
@@ -351,30 +280,6 @@ static int store_device(struct daemon *d)
 	return 0;
 }
 
-/* where the next bytes go; 0: the phase is complete */
-static size_t next_room(struct transfer *t, uint8_t **p)
-{
-	switch (t->phase) {
-	case HEADER:
-		*p = (uint8_t *)&t->header + t->done;
-		return sizeof(t->header) - t->done;
-	case RECORDS:
-		*p = (uint8_t *)t->rec + t->done;
-		return t->header.nrec * sizeof(*t->rec) - t->done;
-	case PAGES:
-		*p = (uint8_t *)t->page + t->done;
-		return t->header.npages * AGENT_PAGE_SIZE - t->done;
-	case DEVICE:
-		*p = t->device + t->done;
-		return t->header.device_bytes - t->done;
-	case TRAILER:
-		*p = (uint8_t *)&t->trailer + t->done;
-		return sizeof(t->trailer) - t->done;
-	default:
-		return 0;
-	}
-}
-
 static const char *phase_complete(struct daemon *d)
 {
 	struct transfer *t = d->transfer;
@@ -427,7 +332,7 @@ static void receive_some(struct daemon *d)
 			t->phase = HEADER;
 			t->done = 0;
 		}
-		n = next_room(t, &p);
+		n = rest(t, &p);
 		r = recv(d->peer.fd[PEER_BULK], p, n < PIECE ? n : PIECE, MSG_DONTWAIT);
 		if (r < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
@@ -437,7 +342,7 @@ static void receive_some(struct daemon *d)
 		}
 		d->peer.rx_bytes += r;
 		t->done += r;
-		while (t->phase != IDLE && !next_room(t, &p))
+		while (t->phase != IDLE && !rest(t, &p))
 			if ((wrong = phase_complete(d))) {
 				bulk_lost(d, CORE_LOSS_PROTOCOL, wrong);
 				return;
