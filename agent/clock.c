@@ -9,6 +9,7 @@
  *
  *   u8 4 (full section) | be32 section id | u8 length, "timer" | be32 instance | be32 version 2 |
  *   be64 cpu_ticks_offset | 8 bytes unused | be64 cpu_clock_offset
+ *   [ u8 0x7e (footer) | be32 section id ]
  */
 #include "clock.h"
 
@@ -19,7 +20,10 @@
 
 #include "util.h"
 
+#define SECTION_EOF 0
 #define SECTION_FULL 4
+#define SECTION_FOOTER 0x7e
+#define FOOTER_LEN 5 /* and the section id */
 #define CALIBRATE_NS 50000000 /* the least time the rate is measured over */
 
 static const uint8_t after_id[] = {
@@ -30,6 +34,8 @@ static const uint8_t after_id[] = {
 #define TICKS_OFFSET (ID_OFFSET + sizeof(after_id))
 #define CLOCK_OFFSET (TICKS_OFFSET + 16)
 #define SECTION_LEN (CLOCK_OFFSET + 8)
+
+_Static_assert(SECTION_LEN + FOOTER_LEN + 1 <= CLOCK_SECTION_MAX, "room for the section");
 
 struct instant {
 	int64_t ns;
@@ -81,7 +87,7 @@ int64_t clock_ticks(int64_t ns)
 	return (double)ns * (double)(now.ticks - start.ticks) / (double)(now.ns - start.ns);
 }
 
-static uint8_t *find_timer(uint8_t *state, size_t len)
+static const uint8_t *find_timer(const uint8_t *state, size_t len)
 {
 	for (size_t i = 0; i + SECTION_LEN <= len; i++)
 		if (state[i] == SECTION_FULL &&
@@ -104,14 +110,34 @@ static int add_be64(uint8_t *at, int64_t add, int64_t *result)
 
 int clock_patch(uint8_t *state, size_t len, int64_t add_ns, int64_t add_ticks, int64_t *clock)
 {
-	uint8_t *timer = find_timer(state, len);
+	const uint8_t *found = find_timer(state, len);
+	uint8_t *timer;
 	int64_t ticks;
 	int ret;
 
-	if (!timer)
+	if (!found)
 		return -ENOENT;
+	timer = state + (found - state);
 	ret = add_be64(timer + CLOCK_OFFSET, add_ns, clock);
 	if (ret == 0)
 		ret = add_be64(timer + TICKS_OFFSET, add_ticks, &ticks);
 	return ret;
+}
+
+int clock_section(const uint8_t *state, size_t len, uint8_t out[CLOCK_SECTION_MAX])
+{
+	const uint8_t *timer = find_timer(state, len);
+	size_t n = SECTION_LEN, left;
+
+	if (!timer)
+		return -ENOENT;
+	left = len - (timer - state);
+	if (left >= n + FOOTER_LEN && timer[n] == SECTION_FOOTER)
+		n += FOOTER_LEN;
+	/* what follows must be a section, or the end: not a part of this one that is unknown here */
+	if (left <= n || (timer[n] != SECTION_FULL && timer[n] != SECTION_EOF))
+		return -ENOENT;
+	memcpy(out, timer, n);
+	out[n] = SECTION_EOF;
+	return n + 1;
 }

@@ -19,4 +19,12 @@ int64_t clock_ticks(int64_t ns);
  */
 int clock_patch(uint8_t *state, size_t len, int64_t add_ns, int64_t add_ticks, int64_t *clock);
 
+#define CLOCK_SECTION_MAX 64
+
+/*
+ * Cut the "timer" section out of @state, as a stream that can be loaded by itself. Its length, or
+ * -ENOENT if it is not there or has more in it than known.
+ */
+int clock_section(const uint8_t *state, size_t len, uint8_t out[CLOCK_SECTION_MAX]);
+
 #endif

@@ -48,14 +48,16 @@ static struct {
 	int net_fd, disk_fd;
 	struct ram ram;
 	bool viewed;
+	bool tracked; /* since the view was made: what is private is no longer known */
 	bool pinned;
 	void *stage;
 	uint64_t stage_size;
 	int dev_fd;
 	int load_fd; /* device state with clocks advanced, what is loaded */
-	int64_t clock_set_ns; /* when prepare_state() read the time */
-	int64_t rest_ns; /* how long APPLY took of late from there until the VM ran */
-} ops = { .net_fd = -1, .disk_fd = -1, .dev_fd = -1, .load_fd = -1, .rest_ns = 1000000 };
+	int64_t rest_ns; /* how long APPLY takes from loading devices until the VM runs */
+	int64_t cont_ns; /* how long running on takes, clocks included */
+} ops = { .net_fd = -1, .disk_fd = -1, .dev_fd = -1, .load_fd = -1, .rest_ns = 1000000,
+	.cont_ns = 100000 };
 
 /* a request under way */
 struct job {
@@ -63,6 +65,8 @@ struct job {
 	struct agent_reply *reply;
 	struct errtext err;
 	struct stage_reader staged;
+	uint8_t clock[CLOCK_SECTION_MAX]; /* APPLY: the clocks as the PVM saved them */
+	int clock_len;
 	int ret;
 };
 
@@ -188,8 +192,10 @@ static void track(void *opaque)
 	job->ret = check_ram(&job->err);
 	if (job->ret == 0)
 		job->ret = pin_ram(true, &job->err);
-	if (job->ret == 0)
-		job->ret = track_start(&ops.ram, &job->err);
+	if (job->ret < 0)
+		return;
+	ops.tracked = true;
+	job->ret = track_start(&ops.ram, &job->err);
 }
 
 static void untrack(void *opaque)
@@ -299,14 +305,18 @@ static void view(void *opaque)
 		job->ret = agent_fail(&job->err, -EBUSY, "VIEW: the VM is running");
 	else if (track_active())
 		job->ret = agent_fail(&job->err, -EBUSY, "VIEW: RAM is being tracked");
+	else if (ops.viewed)
+		job->ret = agent_fail(&job->err, -EALREADY, "VIEW: made already");
 	else
 		job->ret = check_ram(&job->err);
 	if (job->ret == 0)
 		job->ret = pin_ram(true, &job->err);
 	if (job->ret == 0)
 		job->ret = view_create(&ops.ram, &job->err);
-	if (job->ret == 0)
-		ops.viewed = true;
+	if (job->ret < 0)
+		return;
+	ops.viewed = true;
+	ops.tracked = false;
 }
 
 /* --- APPLY --- */
@@ -352,37 +362,26 @@ static int write_state(const uint8_t *state, size_t len, struct errtext *err)
 	return 0;
 }
 
-/*
- * Write the device state to be loaded, clocks advanced so that they are right when the VM will run,
- * not now. *clock: what QEMU's clock must read after the load.
- */
-static int prepare_state(struct job *job, int64_t *clock)
+/* How far the guest's clocks must go forward to be right @rest_ns from now; 0: leave them alone. */
+static int64_t clock_advance(const struct job *job, int64_t rest_ns)
 {
-	int64_t add = 0, ticks = 0;
-	uint8_t *state = NULL;
-	size_t len = 0;
-	int ret = read_state(&state, &len, &job->err);
-
-	if (ret < 0)
-		return ret;
 	/* Under KVM the guest's counter and kvmclock are saved elsewhere. Moving QEMU's own clock
 	 * alone would make the guest's clocks disagree with each other. */
-	if (job->req->ran_at_ns > 0 && ops.drv->emulates_tsc()) {
-		ops.clock_set_ns = now_ns();
-		add = ops.clock_set_ns + ops.rest_ns - job->req->ran_at_ns;
-		ticks = clock_ticks(add);
-	}
-	ret = clock_patch(state, len, add, ticks, clock);
-	if (ret < 0)
-		return agent_fail(&job->err, -EBADMSG, "device state: no usable timer section");
-	return write_state(state, len, &job->err);
+	if (job->req->ran_at_ns <= 0 || !ops.drv->emulates_tsc())
+		return 0;
+	return now_ns() + rest_ns - job->req->ran_at_ns;
 }
 
-static int load(struct job *job)
+/* Load @state (of devices, or of the clocks only) with its clocks set forward. */
+static int load_advanced(struct job *job, uint8_t *state, size_t len, int64_t add)
 {
+	int64_t ticks = add ? clock_ticks(add) : 0;
 	int64_t clock;
-	int ret = prepare_state(job, &clock);
+	int ret = clock_patch(state, len, add, ticks, &clock);
 
+	if (ret < 0)
+		return agent_fail(&job->err, -EBADMSG, "device state: no usable timer section");
+	ret = write_state(state, len, &job->err);
 	if (ret < 0)
 		return ret;
 	ops.drv->allow_tsc_back();
@@ -393,6 +392,31 @@ static int load(struct job *job)
 		return agent_fail(&job->err, -EBADMSG,
 				  "device state: the clock was not loaded as written");
 	return 0;
+}
+
+static int load(struct job *job)
+{
+	uint8_t *state = NULL;
+	size_t len = 0;
+	int ret = read_state(&state, &len, &job->err);
+
+	if (ret < 0)
+		return ret;
+	job->clock_len = clock_section(state, len, job->clock);
+	return load_advanced(job, state, len, clock_advance(job, ops.rest_ns));
+}
+
+/*
+ * Just before the VM runs: set the clocks once more, now that the time is known that all the rest
+ * took. Devices were loaded with clocks nearly right; a clock that moves on a little is nothing to them.
+ */
+static int set_clocks(struct job *job)
+{
+	int64_t add = clock_advance(job, ops.cont_ns);
+
+	if (!add || job->clock_len < 0)
+		return 0;
+	return load_advanced(job, job->clock, job->clock_len, add);
 }
 
 static int apply_pages(struct job *job)
@@ -429,6 +453,7 @@ static int replace_state(struct job *job)
 	reply->apply.load_ns = now_ns() - t;
 	if (ret < 0)
 		return ret;
+	learn(&ops.rest_ns, reply->apply.load_ns + reply->apply.drop_ns / 2);
 	t = now_ns();
 	ret = view_drop(&ops.ram, &reply->apply.dropped, &job->err);
 	reply->apply.drop_ns += now_ns() - t;
@@ -443,8 +468,8 @@ static int check_apply(struct job *job)
 
 	if (!ops.viewed)
 		return agent_fail(&job->err, -EINVAL, "APPLY before VIEW");
-	if (track_active())
-		return agent_fail(&job->err, -EBUSY, "APPLY: RAM is being tracked");
+	if (ops.tracked)
+		return agent_fail(&job->err, -EBUSY, "APPLY: this VM was a primary since VIEW");
 	if (job->req->ran_at_ns < 0 || job->req->ran_at_ns > now_ns())
 		return agent_fail(&job->err, -EINVAL, "APPLY: the PVM ran on in the future");
 	if (!(flags & AGENT_F_LOAD) && (flags & AGENT_F_RUN))
@@ -452,12 +477,21 @@ static int check_apply(struct job *job)
 	return flags & AGENT_F_STAGED ? open_staged(job) : 0;
 }
 
-/* Learn how far ahead of the start the clocks must be set. A hash in between is no measure. */
-static void learn_rest(const struct job *job)
+static void learn(int64_t *estimate, int64_t measured)
 {
-	if (job->ret == 0 && ops.clock_set_ns && job->req->flags & AGENT_F_RUN &&
-	    !(job->req->flags & AGENT_F_HASH))
-		ops.rest_ns += (now_ns() - ops.clock_set_ns - ops.rest_ns) / 4;
+	*estimate += (measured - *estimate) / 4;
+}
+
+static int run_replaced(struct job *job)
+{
+	int64_t t = now_ns();
+	int ret = set_clocks(job);
+
+	if (ret == 0)
+		ret = run_on(job, &job->reply->apply.cont_ns);
+	if (ret == 0)
+		learn(&ops.cont_ns, now_ns() - t);
+	return ret;
 }
 
 /* In the main loop; the staging area was checked already. */
@@ -468,7 +502,6 @@ static void apply(void *opaque)
 	bool with_load = job->req->flags & AGENT_F_LOAD;
 	int64_t start = now_ns();
 
-	ops.clock_set_ns = 0;
 	if (!with_load && ops.drv->running()) {
 		job->ret = agent_fail(&job->err, -EBUSY, "APPLY without load: the VM is running");
 		return;
@@ -481,10 +514,11 @@ static void apply(void *opaque)
 	reply->apply.stop_ns = now_ns() - start;
 	job->ret = with_load ? replace_state(job) : apply_pages(job);
 	if (job->ret == 0 && (job->req->flags & AGENT_F_HASH))
+		job->ret = view_check(&ops.ram, &job->err);
+	if (job->ret == 0 && (job->req->flags & AGENT_F_HASH))
 		job->ret = hash_ram(&ops.ram, &reply->apply.hash, &job->err);
 	if (job->ret == 0 && (job->req->flags & AGENT_F_RUN))
-		job->ret = run_on(job, &reply->apply.cont_ns);
-	learn_rest(job);
+		job->ret = run_replaced(job);
 	reply->apply.total_ns = now_ns() - start;
 }
 

@@ -36,7 +36,7 @@ static const struct scan_arg conditions[] = {
 	},
 	[PAGEMAP_PRIVATE] = {
 		.category_mask = IS_FILE, .category_inverted = IS_FILE,
-		.category_anyof_mask = IS_PRESENT | IS_SWAPPED, .return_mask = IS_PRESENT,
+		.category_anyof_mask = IS_PRESENT, .return_mask = IS_PRESENT,
 	},
 	[PAGEMAP_MAPPED] = {
 		.category_mask = IS_PFNZERO, .category_inverted = IS_PFNZERO,

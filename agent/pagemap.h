@@ -12,8 +12,9 @@
 
 enum pagemap_what {
 	PAGEMAP_DIRTY,   /* written since the last such scan; protects them again */
-	PAGEMAP_PRIVATE, /* copied on write: in RAM or swap, no longer the file's */
-	PAGEMAP_MAPPED,  /* present or swapped, the shared zero page left out */
+	PAGEMAP_PRIVATE, /* copied on write, no longer the file's; not if swapped out. Slow */
+	PAGEMAP_MAPPED,  /* present or swapped (or protected: a marker counts as swapped), but not
+			  * the shared zero page */
 };
 
 struct page_region {

@@ -7,6 +7,10 @@
  * where the guest runs. A page the guest writes is copied and stays private; dropping it
  * (MADV_DONTNEED) brings the image's page back. A page it never wrote *is* the image's, so what is
  * applied there needs no copy into the guest. RAM therefore exists once, plus the divergence.
+ *
+ * Which pages are private is told by write protection (wp.c), because asking the kernel for pages
+ * that are not the file's looks at every mapped page's descriptor: 40 ns a page against 2. The slow
+ * question serves tests, to check that the answer is the same.
  */
 #include "view.h"
 
@@ -19,6 +23,7 @@
 #include <unistd.h>
 
 #include "pagemap.h"
+#include "wp.h"
 
 #define PUNCH_MIN 64 /* zero runs of this many pages are punched, shorter ones written */
 
@@ -126,9 +131,10 @@ static void drop_image(struct ram_block *b)
 /* Block by block, so that at no time two copies of all RAM exist. */
 int view_create(struct ram *ram, struct errtext *err)
 {
+	int ret;
+
 	for (unsigned int i = 0; i < ram->n; i++) {
 		struct ram_block *b = &ram->block[i];
-		int ret;
 
 		if (b->image)
 			continue; /* an earlier attempt got this far */
@@ -140,7 +146,8 @@ int view_create(struct ram *ram, struct errtext *err)
 			return ret;
 		}
 	}
-	return 0;
+	ret = wp_arm(ram, err);
+	return ret < 0 ? ret : wp_clean(ram, err);
 }
 
 static int drop_one_by_one(const struct iovec *iov, int n, struct errtext *err)
@@ -186,7 +193,7 @@ static int drop_block(const struct ram_block *b, uint64_t *dropped, struct errte
 	struct pagemap_iter *it = &view.it;
 	int n;
 
-	pagemap_begin(it, PAGEMAP_PRIVATE, b->host, b->size);
+	pagemap_begin(it, PAGEMAP_DIRTY, b->host, b->size);
 	while ((n = pagemap_next(it, err)) > 0)
 		for (int i = 0; i < n; ) {
 			int k = 0, ret;
@@ -210,6 +217,24 @@ int view_drop(const struct ram *ram, uint64_t *dropped, struct errtext *err)
 	for (unsigned int i = 0; i < ram->n && ret == 0; i++)
 		ret = drop_block(&ram->block[i], dropped, err);
 	return ret;
+}
+
+int view_check(const struct ram *ram, struct errtext *err)
+{
+	for (unsigned int i = 0; i < ram->n; i++) {
+		const struct ram_block *b = &ram->block[i];
+		int n;
+
+		pagemap_begin(&view.it, PAGEMAP_PRIVATE, b->host, b->size);
+		n = pagemap_next(&view.it, err);
+		if (n < 0)
+			return n;
+		if (n > 0)
+			return agent_fail(err, -EILSEQ, "%s: page at %#llx is private, not dropped",
+					  b->name, (unsigned long long)(view.it.region[0].start -
+					  (uintptr_t)b->host));
+	}
+	return 0;
 }
 
 static void zero_run(const struct ram_block *b, uint64_t offset, uint64_t len)

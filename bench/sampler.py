@@ -2,6 +2,8 @@
 """CPU time and memory of what runs on a lab host, found by the network namespace it lives in."""
 import os
 
+from labctl import namespace_pids
+
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -11,20 +13,6 @@ def _read(path):
             return file.read()
     except OSError:
         return ""
-
-
-def namespace_pids(namespace):
-    """Processes in a network namespace (`net:[N]`, as /proc/PID/ns/net reads)."""
-    pids = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            if os.readlink(f"/proc/{entry}/ns/net") == namespace:
-                pids.append(int(entry))
-        except OSError:
-            continue
-    return pids
 
 
 def process_cpu(pid):

@@ -54,6 +54,7 @@ struct handshake {
 
 static void dial_next(struct daemon *d);
 static void on_control(void *arg, int events);
+static void parse(struct daemon *d);
 
 /* --- hello --- */
 
@@ -162,6 +163,7 @@ static void link_up(struct daemon *d)
 	p->up = true;
 	log_info("linked with %s", config_peer(d->cfg)->name);
 	daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_UP });
+	parse(d); /* what the other side, up a moment earlier, has said already */
 }
 
 static void channel_open(struct daemon *d, enum peer_channel channel, int fd)
@@ -613,7 +615,7 @@ static void parse(struct daemon *d)
 	uint32_t n;
 	bool ok;
 
-	while (p->fd[PEER_CONTROL] >= 0 && buffer_len(&p->in) >= sizeof(h)) {
+	while (p->up && p->fd[PEER_CONTROL] >= 0 && buffer_len(&p->in) >= sizeof(h)) {
 		memcpy(&h, buffer_peek(&p->in), sizeof(h));
 		n = be32toh(h.length);
 		if (n > PEER_PAYLOAD_MAX) {

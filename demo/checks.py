@@ -6,6 +6,7 @@ wrong is a problem of the run.
 """
 import os
 import re
+import shutil
 import subprocess
 import time
 
@@ -19,21 +20,60 @@ BAD_KERNEL = re.compile(
     r"soft lockup|hung_task|blocked for more than|segfault|checksum|Kernel panic|remounting", re.I)
 
 
-def ssh_key(root):
-    """Path of the guest's ssh key."""
-    done = subprocess.run([os.path.join(root, "guest", "build"), "--path"], capture_output=True,
-                          text=True, timeout=20, check=False)
-    return os.path.join(done.stdout.strip(), "ssh_key")
-
-
-def guest_run(lab, ip, root, command, timeout=SSH_TIMEOUT):
+def guest_run(lab, command, timeout=SSH_TIMEOUT):
     """Run @command in the guest by ssh, return its output."""
-    return lab.call("exec", "client", "--", "ssh", "-i", ssh_key(root), "-oBatchMode=yes",
-                    "-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null",
-                    "-oLogLevel=ERROR", "-oConnectTimeout=15", f"root@{ip}", command,
-                    timeout=timeout)
+    return lab.call("ssh", command, timeout=timeout)
 
 
 def kernel_log_bad(text):
     """Lines of a kernel log which should not be there."""
     return [line for line in text.splitlines() if BAD_KERNEL.search(line)]
+
+
+def kernel_log_check(lab):
+    """(line for the summary, problems) of the guest's kernel log."""
+    try:
+        bad = kernel_log_bad(guest_run(lab, "dmesg"))
+    except LabError as err:
+        return "could not be read", [f"the guest's kernel log: {err}"]
+    return "clean" if not bad else f"{len(bad)} bad lines", [f"guest kernel: {bad[0]}"] if bad else []
+
+
+def power_off(lab, host):
+    """Shut the guest down from inside and wait until nothing runs it on @host any more."""
+    try:
+        guest_run(lab, "systemctl poweroff --no-block")
+    except LabError:
+        pass    # the connection may end with the guest
+    deadline = time.monotonic() + OFF_TIMEOUT
+    while time.monotonic() < deadline:
+        if not lab.runs_vm(host):
+            return
+        time.sleep(0.3)
+    raise LabError(f"the guest had not shut down after {OFF_TIMEOUT} s")
+
+
+def file_system_check(lab, host):
+    """(line for the summary, problems) of the file system on the disk of @host, guest shut down."""
+    try:
+        power_off(lab, host)
+    except LabError as err:
+        return "not checked", [str(err)]
+    tool = shutil.which("e2fsck", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if not tool:
+        return "not checked", ["e2fsck is missing"]
+    done = subprocess.run([tool, "-f", "-n", lab.disk(host)], capture_output=True, text=True,
+                          timeout=FSCK_TIMEOUT, check=False)
+    if done.returncode:
+        return "errors", [f"e2fsck: {done.stdout.strip()[-600:]}"]
+    return "clean", []
+
+
+def guest_check(lab, host):
+    """Results by name, and all problems."""
+    results, problems = {}, []
+    for name, check in (("guest's kernel log", kernel_log_check(lab)),
+                        ("file system after shutdown", file_system_check(lab, host))):
+        results[name] = check[0]
+        problems += check[1]
+    return results, problems

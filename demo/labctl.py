@@ -4,9 +4,9 @@ import json
 import os
 import signal
 import subprocess
+import sys
 
 UP_TIMEOUT = 240
-WAIT_TIMEOUT = 120
 CALL_TIMEOUT = 30
 STATUS_TIMEOUT = 5
 DOWN_TIMEOUT = 60
@@ -30,26 +30,17 @@ class Lab:
 
     def __init__(self, root, name=None):
         self.path = os.path.join(root, "lab", "lab")
-        self.name = name
-
-    def arguments(self, verb, *args):
-        """The command line of a verb."""
-        named = ["--name", self.name] if self.name and verb in ("up",) else []
-        return [self.path, verb, *named, *map(str, args)]
-
-    def environment(self):
-        """Environment of the calls: the lab's name, if it is not the usual one."""
-        return dict(os.environ, **({"LAB_NAME": self.name} if self.name else {}))
+        self.environment = dict(os.environ, LAB_NAME=name) if name else None
 
     def start(self, verb, *args, **popen):
         """Start a verb and return the process, a group of its own."""
-        return subprocess.Popen(self.arguments(verb, *args), stdin=subprocess.DEVNULL, text=True,
-                                start_new_session=True, env=self.environment(), **popen)
+        return subprocess.Popen([self.path, verb, *map(str, args)], stdin=subprocess.DEVNULL,
+                                text=True, start_new_session=True, env=self.environment, **popen)
 
-    def call(self, verb, *args, timeout=CALL_TIMEOUT):
-        """Run a verb, return its stdout."""
+    def call(self, verb, *args, timeout=CALL_TIMEOUT, stderr=subprocess.PIPE):
+        """Run a verb, return its stdout. With @stderr None its progress goes to the user."""
         what = " ".join(["lab", verb, *map(str, args)])
-        child = self.start(verb, *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child = self.start(verb, *args, stdout=subprocess.PIPE, stderr=stderr)
         try:
             out, err = child.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as late:
@@ -58,21 +49,16 @@ class Lab:
             if child.returncode is None:
                 group_kill(child)
         if child.returncode:
-            tail = (err.strip() or out.strip())[-800:]
-            raise LabError(f"{what}: exit status {child.returncode}: {tail}")
+            tail = (err or out).strip()[-800:]
+            raise LabError(f"{what}: exit status {child.returncode} {tail}".rstrip())
         return out
 
     def up(self, mode, mem=None, vcpus=None, extra=()):
-        """Boot the guest or the pair."""
+        """Boot the guest or the pair; ends when it serves and, if it can be, is protected."""
         args = ["--mode", mode]
         args += ["--mem", mem] if mem else []
         args += ["--vcpus", vcpus] if vcpus else []
-        self.call("up", *args, *extra, timeout=UP_TIMEOUT)
-
-    def wait_protected(self):
-        """Wait until the pair is protected."""
-        self.call("wait", "--state", "protected", "--timeout", WAIT_TIMEOUT,
-                  timeout=WAIT_TIMEOUT + 10)
+        self.call("up", *args, *extra, timeout=UP_TIMEOUT, stderr=None)
 
     def addresses(self):
         """Addresses of the guests."""
@@ -88,9 +74,45 @@ class Lab:
         except (LabError, ValueError):
             return {"a": None, "b": None}
 
+    def namespace(self, host):
+        """Network namespace of a host, as /proc/PID/ns/net reads."""
+        return self.call("exec", host, "--", "readlink", "/proc/self/ns/net").strip()
+
+    def runs_vm(self, host):
+        """Does a QEMU run on @host?"""
+        pids = namespace_pids(self.namespace(host))
+        return any(program_of(pid).startswith("qemu") for pid in pids)
+
+    def disk(self, host):
+        """Path of a host's disk, where the lab keeps it."""
+        sys.path.insert(0, os.path.dirname(self.path))
+        from labkit import state  # pylint: disable=import-outside-toplevel
+        return state.Lab((self.environment or os.environ).get("LAB_NAME", "lab")).disk(host)
+
     def down(self):
         """Stop all that the lab runs."""
         self.call("down", timeout=DOWN_TIMEOUT)
+
+
+def namespace_pids(namespace):
+    """Processes in a network namespace (`net:[N]`, as /proc/PID/ns/net reads)."""
+    pids = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.readlink(f"/proc/{entry}/ns/net") == namespace:
+                pids.append(int(entry))
+        except OSError:
+            continue        # it has ended
+    return pids
+
+
+def program_of(pid):
+    """Name of a process as the kernel keeps it, empty when it has ended."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+            return comm.read().strip()
+    except OSError:
+        return ""
 
 
 def primary_of(status):

@@ -21,6 +21,8 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#define GRACE_MS 500 /* for clients to hang up once the daemon is gone */
+
 static int send_to(struct disk *d, int sock, const struct disk_message *m, bool wait)
 {
 	ssize_t n;
@@ -169,16 +171,30 @@ static void primary_link_readable(struct disk *d)
 		link_fail(d, "the peer is gone: %s", strerror(errno));
 }
 
+/* nbdkit_shutdown() waits for clients to hang up, but a QEMU that outlives its daemon may not. */
+static void end_process(struct disk *d, int status)
+{
+	struct pollfd stop = { .fd = d->control_stop_fd, .events = POLLIN };
+
+	nbdkit_shutdown();
+	if (poll(&stop, 1, GRACE_MS) == 0)
+		_exit(status);
+}
+
 static void daemon_gone(struct disk *d)
 {
 	int r;
 
+	nbdkit_debug("the daemon is gone");
 	link_close(d); /* so that no request waits for the peer */
-	r = d->role == DISK_SECONDARY ? 0 : disk_flush(d);
+	pthread_rwlock_wrlock(&d->io);
+	d->closing = true;
+	pthread_rwlock_unlock(&d->io);
+	settle_stop(d);
+	r = d->role == DISK_SECONDARY ? 0 : storage_flush(&d->storage);
 	if (r)
 		nbdkit_error("last flush: %s", strerror(-r));
-	nbdkit_debug("the daemon is gone");
-	nbdkit_shutdown();
+	end_process(d, r ? 1 : 0);
 }
 
 static void *control_thread(void *arg)

@@ -126,7 +126,7 @@ int disk_read(struct disk *d, void *buf, uint32_t len, uint64_t off)
 	if (!range_ok(off, len, d->storage.size))
 		return -EINVAL;
 	pthread_rwlock_rdlock(&d->io);
-	r = svm_cache_read(&d->svm, buf, len, off);
+	r = d->closing ? -ESHUTDOWN : svm_cache_read(&d->svm, buf, len, off);
 	pthread_rwlock_unlock(&d->io);
 	atomic_fetch_add(&d->reads, 1);
 	if (r)
@@ -177,7 +177,9 @@ static int change(struct disk *d, const void *buf, uint32_t len, uint64_t off, b
 	pthread_rwlock_rdlock(&d->io);
 	secondary = is_secondary(d);
 	range_lock(&d->ranges, &held, off, len);
-	if (secondary)
+	if (d->closing)
+		r = -ESHUTDOWN;
+	else if (secondary)
 		r = write_secondary(d, buf, len, off);
 	else
 		r = write_serving(d, buf, len, off, punch);
@@ -208,7 +210,9 @@ int disk_flush(struct disk *d)
 	int r = 0;
 
 	pthread_rwlock_rdlock(&d->io);
-	if (!is_secondary(d)) {
+	if (d->closing) {
+		r = -ESHUTDOWN;
+	} else if (!is_secondary(d)) {
 		r = settle_wait(d);
 		if (!r)
 			r = storage_flush(&d->storage);

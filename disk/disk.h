@@ -85,11 +85,12 @@ struct disk {
 	uint64_t identity;
 
 	/* Read-held by every NBD request; write-held while a secondary's content changes under the
-	 * guest (LINK, COMMIT, FAILOVER). Guards based, torn. */
+	 * guest (LINK, COMMIT, FAILOVER). Guards based, torn, closing. */
 	pthread_rwlock_t io;
 	_Atomic int role; /* enum disk_role; into and out of SECONDARY only with io write-held */
 	bool based;       /* secondary: a checkpoint was committed, so storage has a meaning */
 	bool torn;        /* secondary: a commit failed half-way */
+	bool closing;     /* the daemon is gone: no more requests */
 
 	/* held by whoever changes a range and must have it seen in one order on storage, in the SVM
 	 * cache and on the link */

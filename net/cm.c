@@ -286,13 +286,17 @@ static void free_list(struct cm *cm, struct buf_list *l, bool release)
 	}
 }
 
-/* the acknowledgement that a flow owes to its peer waits for the boundary like a frame */
+/* The acknowledgement that a flow owes to its peer waits for the boundary like a frame. */
 static void owed_to_before(struct cm *cm, struct flow *fl)
 {
 	struct buf *b = fl->owed;
 
 	if (!b)
 		return;
+	if (!tcp_owed_counts(fl)) {
+		cm_drop_owed(cm, fl);
+		return;
+	}
 	fl->owed = NULL;
 	buf_age_unlink(&cm->acks, b);
 	buf_age_append(&cm->before, b);

@@ -111,6 +111,8 @@ void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_
 void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
 /* a boundary was drawn since the flow was last looked at; was the one before it held? */
 void tcp_new_epoch(struct flow *fl, bool was_held);
+/* does `owed` say more than what will have left with the frames that the flow holds? */
+bool tcp_owed_counts(const struct flow *fl);
 /* more may leave than before: see what can */
 void tcp_serve(struct cm *cm, struct flow *fl, uint64_t now);
 

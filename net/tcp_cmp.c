@@ -137,6 +137,7 @@ static void owe(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t 
 		return;
 	b->len = frame_make_ack(b->data, f, seq);
 	b->ack = f->ack;
+	b->body_len = seq - f->seq; /* 0: the PVM said it so */
 	cm->stats.held_packets++;
 	cm->stats.held_bytes += b->len;
 }
@@ -182,6 +183,24 @@ static void leave_held(struct cm *cm, struct flow *fl, struct buf *b, uint64_t n
 	cm_let_go(cm, fl, b);
 }
 
+/* is this acknowledgement news to the peer? */
+static bool ack_is_new(const struct flow *fl, uint32_t ack)
+{
+	return !knows(fl, T_ACK_OUT) || seq_after(ack, fl->tcp.ack_out);
+}
+
+bool tcp_owed_counts(const struct flow *fl)
+{
+	const struct buf *b = fl->owed;
+
+	if (!b->body_len) /* the PVM said so itself, it may tell a window */
+		return true;
+	for (const struct buf *h = fl->held.head; h; h = h->next)
+		if (h->flags & TCP_ACK && !seq_after(b->ack, h->ack))
+			return false;
+	return ack_is_new(fl, b->ack);
+}
+
 static void serve_owed(struct cm *cm, struct flow *fl)
 {
 	struct buf *b = fl->owed;
@@ -192,9 +211,10 @@ static void serve_owed(struct cm *cm, struct flow *fl)
 		return;
 	ack = seq_min(b->ack, ack_allowed(cm, fl));
 	if (ack == b->ack) {
-		cm_emit(cm, b->data, b->len);
+		if (!b->body_len || ack_is_new(fl, ack))
+			cm_emit(cm, b->data, b->len);
 		ack_left(cm, fl, ack); /* which forgets it */
-	} else if (!knows(fl, T_ACK_OUT) || seq_after(ack, fl->tcp.ack_out)) {
+	} else if (ack_is_new(fl, ack)) {
 		frame_parse(&f, b->data, b->len);
 		emit_clamped(cm, &f, ack);
 		ack_left(cm, fl, ack);

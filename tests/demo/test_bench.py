@@ -6,9 +6,11 @@ import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bench"))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "../../bench"), os.path.join(HERE, "../../demo")]
 
 import chart
+import labctl
 import results
 import sampler
 import table
@@ -97,7 +99,7 @@ class OutputTest(unittest.TestCase):
 class SamplerTest(unittest.TestCase):
     def test_finds_this_process(self):
         namespace = os.readlink("/proc/self/ns/net")
-        self.assertIn(os.getpid(), sampler.namespace_pids(namespace))
+        self.assertIn(os.getpid(), labctl.namespace_pids(namespace))
         name, seconds = sampler.process_cpu(os.getpid())
         self.assertTrue(name)
         self.assertGreaterEqual(seconds, 0)
