@@ -38,6 +38,11 @@ bool track_active(void)
 	return track.active;
 }
 
+void track_forget(void)
+{
+	track.all_dirty = true;
+}
+
 static int harvest_block(const struct ram_block *b, uint32_t index, struct stage_writer *w,
 			 struct track_times *times, struct errtext *err)
 {

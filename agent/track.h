@@ -26,4 +26,7 @@ struct track_times {
 int track_harvest(const struct ram *ram, struct stage_writer *w, struct track_times *times,
 		  struct errtext *err);
 
+/* What was harvested last is lost: let the next harvest take all of RAM. */
+void track_forget(void);
+
 #endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * checkpoint.c - the primary's part
+ *
+ * CHECKPOINT: stop, save devices, mark the boundary on disk and network, harvest, [hash], run. What
+ * is likely to fail comes before the harvest, which forgets what was dirty; whatever fails after it
+ * makes the next harvest take all of RAM. Saving may write guest RAM, so it must come first anyway.
+ */
+#include <errno.h>
+
+#include "boundary.h"
+#include "hash.h"
+#include "job.h"
+#include "marker.h"
+#include "track.h"
+
+static int harvest(struct job *job)
+{
+	struct agent_reply *reply = job->reply;
+	struct track_times times;
+	struct stage_writer w;
+	int ret;
+
+	ret = stage_begin(&w, ops.stage, ops.stage_size, ram_pages(&ops.ram));
+	if (ret < 0)
+		return agent_fail(&job->err, ret, "staging area too small");
+	job->harvested = true;
+	ret = track_harvest(&ops.ram, &w, &times, &job->err);
+	if (ret < 0)
+		return ret;
+	stage_finish(&w);
+	reply->checkpoint.pages = w.harvested;
+	reply->checkpoint.scan_ns = times.scan_ns;
+	reply->checkpoint.copy_ns = times.copy_ns;
+	return 0;
+}
+
+/* Save device state and mark the boundary in the disk's and the NIC's stream. */
+static int save_and_mark(struct job *job)
+{
+	struct agent_reply *reply = job->reply;
+	int64_t t = now_ns();
+	int ret = 0;
+
+	if (ops.disk_fd >= 0)
+		ret = boundary_send(ops.disk_fd, job->req->epoch, &job->err);
+	if (ret == 0)
+		ret = ops.drv->save(ops.dev_fd, &reply->checkpoint.device_bytes, &job->err);
+	reply->checkpoint.save_ns = now_ns() - t;
+	if (ret == 0 && ops.disk_fd >= 0)
+		ret = boundary_wait(ops.disk_fd, job->req->epoch, &job->err);
+	reply->checkpoint.net_unread = marker_unread(ops.net_fd);
+	if (ret == 0 && ops.net_fd >= 0)
+		ret = marker_write(ops.net_fd, job->req->nonce, &job->err);
+	return ret;
+}
+
+static int checkpoint_stopped(struct job *job)
+{
+	int ret = ops_check_ram(&job->err);
+
+	if (ret == 0)
+		ret = save_and_mark(job);
+	if (ret == 0)
+		ret = harvest(job);
+	if (ret == 0 && (job->req->flags & AGENT_F_HASH))
+		ret = hash_ram(&ops.ram, &job->reply->checkpoint.hash, &job->err);
+	return ret;
+}
+
+/* The daemon throws a failed checkpoint away, and with it the pages: they must come again. */
+static void fail(struct job *job, int ret)
+{
+	job->ret = ret;
+	if (job->harvested)
+		track_forget();
+}
+
+void checkpoint_job(void *opaque)
+{
+	struct job *job = opaque;
+	struct agent_reply *reply = job->reply;
+	bool ran = ops.drv->running();
+	int64_t stop = now_ns();
+	int ret;
+
+	ops.drv->stop(false);
+	reply->checkpoint.stop_ns = now_ns() - stop;
+	ret = checkpoint_stopped(job);
+	if (ret < 0)
+		fail(job, ret);
+	if (ret < 0 ? !ran : !(job->req->flags & AGENT_F_RUN))
+		return;
+	ret = ops_run(job, &reply->checkpoint.cont_ns);
+	if (ret < 0) {
+		fail(job, ret);
+		return;
+	}
+	reply->checkpoint.ran_at_ns = now_ns();
+	reply->checkpoint.pause_ns = reply->checkpoint.ran_at_ns - stop;
+}

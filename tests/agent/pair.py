@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A protected pair without a daemon: seed, view, track, checkpoints, all hashed."""
+import mmap
+import os
+import socket
+import statistics
+import struct
+import tempfile
+
+import initramfs
+import kernel
+import vm as qemu
+
+HEADER = struct.Struct("=IIQQQ")
+RECORD = struct.Struct("=IIQQ")
+MARKER = b"COLO-MRK"
+
+
+class Pair:
+    """PVM and SVM; the staging area is shared, so nothing needs to be sent."""
+
+    def __init__(self, agent_so, work, machine="pc", **options):
+        self.dir = tempfile.TemporaryDirectory(prefix="colo-agent-")
+        kdir = kernel.get()
+        initrd = self.dir.name + "/initrd"
+        initramfs.make(initrd, work, kdir)
+        self.options = dict(machine=machine, kernel=kdir + "/vmlinuz", initrd=initrd, **options)
+        self.agent_so = agent_so
+        self.pvm = self.svm = None
+        self.epoch = 0
+        self.pauses, self.applies = [], []
+        self.map = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        for v in (self.pvm, self.svm):
+            if v:
+                v.kill()
+        self.dir.cleanup()
+
+    def boot(self):
+        self.pvm = qemu.VM("pvm", self.dir.name, self.agent_so, **self.options)
+        self.pvm.agent.hello()
+        self.pvm.wait_console("READY")
+
+    def protect(self):
+        """From a booted guest to two VMs that run side by side."""
+        ours, theirs = socket.socketpair()
+        self.svm = qemu.VM("svm", self.dir.name, self.agent_so, incoming=theirs, **self.options)
+        theirs.close()
+        self.svm.agent.hello()
+        qemu.seed(self.pvm, ours)
+        ours.close()
+        qemu.wait_status(self.svm, ("paused", "prelaunch"))
+        blocks, size = self.pvm.agent.setup()
+        other, _ = self.svm.agent.setup(os.dup(self.pvm.agent.staging))
+        assert blocks == other, f"RAM differs: {blocks} and {other}"
+        self.map = mmap.mmap(self.pvm.agent.staging, size)
+        self.svm.agent.ask(qemu.VIEW)
+        self.pvm.agent.ask(qemu.TRACK)
+        self.pvm.qmp.ask("cont")
+        a, b = self.checkpoint(hashed=True, run_svm=False)
+        assert a["hash"] == b["hash"], "RAM differs after seeding"
+        self.svm.qmp.ask("cont")
+
+    def send_state(self, length):
+        state = os.pread(self.pvm.agent.state, length, 0)
+        os.ftruncate(self.svm.agent.state, 0)
+        os.pwrite(self.svm.agent.state, state, 0)
+
+    def checkpoint(self, hashed=False, run_svm=True):
+        nonce = os.urandom(16)
+        more = qemu.HASH if hashed else 0
+        self.epoch += 1
+        a = self.pvm.agent.checkpoint(qemu.RUN | more, nonce, self.epoch)
+        self.send_state(a["device_bytes"])
+        b = self.svm.agent.apply(qemu.STAGED | qemu.LOAD | more | (qemu.RUN if run_svm else 0),
+                                 nonce, a["ran_at"])
+        for v in (self.pvm, self.svm):
+            count_markers(v, nonce)
+            v.qmp.drain()
+        if not hashed:
+            self.pauses.append(a)
+            self.applies.append(b)
+        return a, b
+
+    def skip_last_page(self):
+        """Falsify what is staged: the last page with data is left out. Returns what undoes it."""
+        magic, version, nrec, npages, data_off = HEADER.unpack_from(self.map)
+        saved = self.map[:HEADER.size + nrec * RECORD.size]
+        for i in reversed(range(nrec)):
+            at = HEADER.size + i * RECORD.size
+            block, flags, offset, n = RECORD.unpack_from(self.map, at)
+            if not flags:
+                break
+        records = self.map[HEADER.size:at]
+        if n > 1:
+            records += RECORD.pack(block, flags, offset, n - 1)
+        records += self.map[at + RECORD.size:HEADER.size + nrec * RECORD.size]
+        # data of the page left out is the last, so the rest still lies where it should
+        HEADER.pack_into(self.map, 0, magic, version, len(records) // RECORD.size, npages - 1,
+                         data_off)
+        self.map[HEADER.size:HEADER.size + len(records)] = records
+        return saved
+
+    def stats(self):
+        def line(name, rows, total, keys):
+            ms = sorted(r[total] / 1e6 for r in rows)
+            parts = " ".join(f"{k}={statistics.median(r[k] for r in rows) / 1e6:.2f}" for k in keys)
+            return (f"{name} ms: p50={statistics.median(ms):.2f} p99={ms[int(len(ms) * .99)]:.2f} "
+                    f"{parts}")
+
+        pages = statistics.median(r["pages"] for r in self.pauses)
+        return (f"{len(self.pauses)} checkpoints, median {pages:.0f} pages\n"
+                + line("pause", self.pauses, "pause", ("stop", "save", "scan", "copy", "cont"))
+                + "\n" + line("apply", self.applies, "total",
+                              ("stop", "reset", "drop", "apply", "load", "cont")))
+
+
+def count_markers(v, nonce):
+    """Exactly one marker, with our nonce, whole, on the NIC's stream."""
+    found = [f for f in v.nic.frames() if f.startswith(MARKER)]
+    assert found == [MARKER + nonce], f"{v.name}: markers {found}"

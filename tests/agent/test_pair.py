@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two stock QEMUs side by side: every checkpoint leaves all of guest RAM equal.
+
+usage: test_pair.py AGENT.so GUEST-PROGRAM [MACHINE [CHECKPOINTS]]
+"""
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import kernel  # noqa: E402
+import pair as pairs  # noqa: E402
+import vm as qemu  # noqa: E402
+
+CLOCK_NS = 1_000_000
+
+
+def check_checkpoints(p, n):
+    for i in range(n):
+        time.sleep(0.05)
+        a, b = p.checkpoint(hashed=i % 2 == 0)
+        assert a["hash"] == b["hash"], f"RAM differs after checkpoint {i}: {a} {b}"
+        assert b["applied"] == a["pages"], f"{a['pages']} pages harvested, {b['applied']} applied"
+    print(p.stats())
+
+
+def check_negative(p):
+    """A page left out on purpose must be seen, or the hashes prove nothing."""
+    nonce = os.urandom(16)
+    a = p.pvm.agent.checkpoint(qemu.RUN | qemu.HASH, nonce)
+    p.send_state(a["device_bytes"])
+    saved = p.skip_last_page()
+    flags = qemu.STAGED | qemu.LOAD | qemu.HASH
+    b = p.svm.agent.apply(flags, nonce)
+    assert a["hash"] != b["hash"], "a page was left out, and the hash did not see it"
+    p.map[:len(saved)] = saved
+    b = p.svm.agent.apply(flags | qemu.RUN, nonce)
+    assert a["hash"] == b["hash"], "RAM differs after the page was put back"
+    p.pvm.nic.frames()
+    p.svm.nic.frames()
+
+
+def clock_difference(p):
+    """SVM's clocks minus PVM's, ns and ticks' worth of ns, of the best of many measurements."""
+    best = {}
+    for v in (p.pvm, p.svm):
+        for i in range(30):
+            m = v.nic.clocks(1000 + i, 0.5)
+            if m and (v not in best or m[3] < best[v][3]):
+                best[v] = m
+    (h1, c1, _, r1), (h2, c2, _, r2) = best[p.pvm], best[p.svm]
+    return (c2 - h2) - (c1 - h1), (r1 + r2) // 2
+
+
+def check_clocks(p):
+    found = []
+    for _ in range(8):
+        time.sleep(0.1)
+        p.checkpoint()
+        found.append(clock_difference(p))
+    print("guest clocks differ by us (error up to): "
+          + " ".join(f"{d / 1000:.0f}({e / 1000:.0f})" for d, e in found))
+    near = sorted(abs(d) for d, _ in found)
+    assert near[len(near) // 2] < CLOCK_NS, f"guest clocks differ: {found}"
+
+
+def check_failover(p):
+    """The PVM dies; the SVM goes on."""
+    p.pvm.kill()
+    before = p.svm.counted()
+    deadline = time.monotonic() + 20
+    while p.svm.counted() < before + 3:
+        assert time.monotonic() < deadline, "the SVM does not go on"
+        time.sleep(0.05)
+    assert p.svm.nic.clocks(7), "the SVM does not answer on its NIC"
+
+
+def check_consoles(p):
+    for v in (p.pvm, p.svm):
+        text = v.console()
+        for bad in ("CORRUPT", "BUG", "panic", "Oops", "stall"):
+            lines = [l for l in text.splitlines() if bad in l]
+            assert not lines, f"{v.name}: {lines[:3]}"
+    assert "clocksource tsc" in p.pvm.console(), "the guest's clock is not the TSC"
+
+
+def main():
+    agent_so, work = sys.argv[1:3]
+    machine = sys.argv[3] if len(sys.argv) > 3 else "pc"
+    n = int(sys.argv[4] if len(sys.argv) > 4 else os.environ.get("CHECKPOINTS", "40"))
+    append = os.environ.get("GUEST", "dirty_mib=64 dirty_pages=200 dirty_ms=4")
+    with pairs.Pair(os.path.abspath(agent_so), work, machine, append=append,
+                    smp=int(os.environ.get("SMP", "1"))) as p:
+        try:
+            p.boot()
+            p.protect()
+            check_checkpoints(p, n)
+            check_negative(p)
+            check_clocks(p)
+            check_failover(p)
+            check_consoles(p)
+        except Exception:
+            for v in (p.pvm, p.svm):
+                if v:
+                    print(f"--- {v.name}\n{v.console()[-1500:]}\n{open(v.errors).read()[-1500:]}")
+            raise
+
+
+try:
+    main()
+except kernel.Missing as e:
+    print("skipped:", e)
+    sys.exit(77)
+except qemu.Failed as e:
+    if e.status in (-95, -1): # the kernel has no tracking, or we may not use it
+        print("skipped:", e)
+        sys.exit(77)
+    raise

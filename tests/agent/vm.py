@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A stock QEMU with the agent in it, driven as the daemon drives it: inherited sockets only."""
+import array
+import json
+import os
+import select
+import socket
+import struct
+import subprocess
+import time
+
+(HELLO, SETUP, SELFTEST, TRACK, CHECKPOINT, VIEW, APPLY, STOP, CONT, UNTRACK) = range(1, 11)
+RUN, LOAD, HASH, STAGED = 1, 2, 4, 8
+PAGE = 4096
+REQUEST = struct.Struct("=IIQ16sq")
+REPLY_HEAD = struct.Struct("=Ii256s")
+REPLY_BODY = 4624
+ETHERTYPE = b"\x88\xb5"
+FRAME = struct.Struct("=6s6s2sQQQ22s")
+
+
+class Failed(Exception):
+    """The agent answered a request with an error."""
+
+    def __init__(self, status, text):
+        super().__init__(f"{status}: {text}")
+        self.status, self.text = status, text
+
+
+class Agent:
+    """The daemon's end of the control socket."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        sock.settimeout(30)
+        self.staging = self.state = None
+
+    def raw(self, data, fds=()):
+        anc = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.sock.sendmsg([data], anc)
+        return self.receive()
+
+    def receive(self):
+        """(op, status, error text, body)"""
+        data = self.sock.recv(65536)
+        if not data:
+            raise EOFError("the agent is gone")
+        op, status, error = REPLY_HEAD.unpack_from(data)
+        return op, status, error.split(b"\0")[0].decode(), data[REPLY_HEAD.size:]
+
+    def ask(self, op, flags=0, epoch=0, nonce=bytes(16), ran_at=0, fds=()):
+        got, status, text, body = self.raw(REQUEST.pack(op, flags, epoch, nonce, ran_at), fds)
+        assert got == op, f"reply to {got}, asked {op}"
+        if status:
+            raise Failed(status, text)
+        return body
+
+    def hello(self):
+        op, status, text, body = self.receive()
+        assert op == HELLO
+        if status:
+            raise Failed(status, text)
+        proto, major, minor, micro, driver = struct.unpack_from("=Iiii16s", body)
+        return proto, (major, minor, micro), driver.rstrip(b"\0").decode()
+
+    def setup(self, staging=None):
+        self.staging = os.memfd_create("staging") if staging is None else staging
+        self.state = os.memfd_create("state")
+        body = self.ask(SETUP, fds=(self.staging, self.state))
+        n, = struct.unpack_from("=I", body)
+        blocks = [struct.unpack_from("=64sQ", body, 8 + 72 * i) for i in range(n)]
+        size, = struct.unpack_from("=Q", body, 8 + 72 * 64)
+        return [(name.rstrip(b"\0").decode(), size_) for name, size_ in blocks], size
+
+    def checkpoint(self, flags, nonce=bytes(16), epoch=0):
+        names = ("pages", "device_bytes", "net_unread", "stop", "save", "scan", "copy", "cont",
+                 "pause", "ran_at", "hash")
+        body = self.ask(CHECKPOINT, flags, epoch, nonce)
+        return dict(zip(names, struct.unpack_from("=QQQqqqqqqqQ", body)))
+
+    def apply(self, flags, nonce=bytes(16), ran_at=0):
+        names = ("dropped", "applied", "stop", "drop", "apply", "reset", "load", "cont", "total",
+                 "hash")
+        body = self.ask(APPLY, flags, 0, nonce, ran_at)
+        return dict(zip(names, struct.unpack_from("=QQqqqqqqqQ", body)))
+
+
+class Qmp:
+    def __init__(self, sock):
+        self.sock = sock
+        sock.settimeout(30)
+        self.buffer = b""
+        self._line()
+        self.ask("qmp_capabilities")
+
+    def _line(self):
+        while b"\n" not in self.buffer:
+            data = self.sock.recv(65536)
+            if not data:
+                raise EOFError("QMP closed")
+            self.buffer += data
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return json.loads(line)
+
+    def ask(self, command, fds=(), **arguments):
+        msg = json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
+        anc = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.sock.sendmsg([msg], anc)
+        while True:
+            reply = self._line()
+            if "error" in reply:
+                raise RuntimeError(f"{command}: {reply['error']}")
+            if "return" in reply:
+                return reply["return"]
+
+    def drain(self):
+        """Read events away, as the daemon does; QEMU would keep them."""
+        self.sock.setblocking(False)
+        try:
+            while self.sock.recv(65536):
+                pass
+        except BlockingIOError:
+            pass
+        self.sock.settimeout(30)
+        self.buffer = b""
+
+
+class Nic:
+    """The daemon's end of the NIC's stream socket."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        sock.setblocking(False)
+        self.buffer = b""
+
+    def frames(self):
+        """All whole frames that are there."""
+        out = []
+        try:
+            while data := self.sock.recv(1 << 18):
+                self.buffer += data
+        except BlockingIOError:
+            pass
+        while len(self.buffer) >= 4:
+            length, = struct.unpack_from(">I", self.buffer)
+            if len(self.buffer) < 4 + length:
+                break
+            out.append(self.buffer[4:4 + length])
+            self.buffer = self.buffer[4 + length:]
+        return out
+
+    def send(self, frame):
+        self.sock.setblocking(True)
+        self.sock.sendall(struct.pack(">I", len(frame)) + frame)
+        self.sock.setblocking(False)
+
+    def clocks(self, ident, timeout=2.0):
+        """Ask the guest for its clocks: (host ns half way, guest ns, guest TSC, round trip ns)"""
+        self.frames()
+        t0 = time.monotonic_ns()
+        self.send(FRAME.pack(b"\xff" * 6, b"\x52" * 6, ETHERTYPE, ident, 0, 0, b""))
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            for f in self.frames():
+                if len(f) >= FRAME.size and f[12:14] == ETHERTYPE:
+                    _, _, _, got, clock, tsc, _ = FRAME.unpack_from(f)
+                    if got == ident:
+                        t1 = time.monotonic_ns()
+                        return (t0 + t1) // 2, clock, tsc, t1 - t0
+            select.select([self.sock], [], [], 0.05)
+        return None
+
+
+class VM:
+    """One QEMU; `incoming` is the socket to be seeded from."""
+
+    def __init__(self, name, where, agent_so, machine="pc", mem=512, smp=1, kernel=None, initrd=None,
+                 append="", incoming=None, load="plugin", disk_fd=None, extra=()):
+        self.name = name
+        self.log = f"{where}/{name}.serial"
+        self.errors = f"{where}/{name}.stderr"
+        control, control_q = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        qmp, qmp_q = socket.socketpair()
+        nic, nic_q = socket.socketpair()
+        args = f"fd={control_q.fileno()},netfd={nic_q.fileno()}"
+        passed = [control_q.fileno(), qmp_q.fileno(), nic_q.fileno()]
+        if disk_fd is not None:
+            args += f",diskfd={disk_fd}"
+            passed.append(disk_fd)
+        cmd = [os.environ.get("QEMU", "qemu-system-x86_64"), "-nodefaults", "-no-user-config",
+               "-display", "none", "-machine", machine, "-accel", "tcg", "-cpu", "max", "-m", str(mem), "-smp", str(smp),
+               "-global", "apic-common.vapic=off",
+               "-chardev", f"socket,id=qmp,fd={qmp_q.fileno()}", "-mon", "chardev=qmp,mode=control",
+               "-chardev", f"file,id=con,path={self.log}", "-serial", "chardev:con",
+               "-netdev", f"socket,id=n0,fd={nic_q.fileno()}",
+               "-device", "virtio-net-pci,netdev=n0,mac=52:52:52:52:52:52,disable-modern=on"]
+        if kernel:
+            cmd += ["-kernel", kernel, "-initrd", initrd, "-append",
+                    "console=ttyS0 quiet panic=1 net.ifnames=0 tsc=reliable " + append]
+        if incoming is not None:
+            cmd += ["-incoming", f"fd:{incoming.fileno()}", "-S"]
+            passed.append(incoming.fileno())
+        env = dict(os.environ)
+        if load == "plugin":
+            cmd += ["-plugin", f"{agent_so},{args}"]
+        elif load == "preload":
+            env.update(LD_PRELOAD=agent_so, COLO_AGENT=args)
+        with open(self.errors, "w") as err:
+            self.process = subprocess.Popen(cmd + list(extra), env=env, pass_fds=passed,
+                                            stdin=subprocess.DEVNULL, stdout=err, stderr=err)
+        for s in (control_q, qmp_q, nic_q):
+            s.close()
+        self.qmp = Qmp(qmp)
+        self.agent = Agent(control)
+        self.nic = Nic(nic)
+
+    def console(self):
+        with open(self.log, errors="replace") as f:
+            return f.read()
+
+    def wait_console(self, text, timeout=60):
+        end = time.monotonic() + timeout
+        while text not in self.console():
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.name}: QEMU ended: " + open(self.errors).read()[-500:])
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.name}: no '{text}' on the console")
+            time.sleep(0.05)
+
+    def counted(self):
+        """The last number the guest counted to, once a second."""
+        lines = [l for l in self.console().splitlines() if l.startswith("count ")]
+        return int(lines[-1].split()[1]) if lines else -1
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+def seed(pvm, svm_sock, timeout=60):
+    """Live migration over an inherited socket; ends with both VMs stopped."""
+    pvm.qmp.ask("migrate-set-parameters", **{"max-bandwidth": 4 << 30, "downtime-limit": 1000})
+    pvm.qmp.ask("getfd", fds=(svm_sock.fileno(),), fdname="seed")
+    pvm.qmp.ask("migrate", uri="fd:seed")
+    end = time.monotonic() + timeout
+    while True:
+        status = pvm.qmp.ask("query-migrate").get("status")
+        if status == "completed":
+            return
+        if status == "failed" or time.monotonic() > end:
+            raise RuntimeError("seeding: " + str(status))
+        time.sleep(0.02)
+
+
+def wait_status(vm, wanted, timeout=10):
+    end = time.monotonic() + timeout
+    while (got := vm.qmp.ask("query-status")["status"]) not in wanted:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{vm.name}: still {got}")
+        time.sleep(0.02)
