@@ -3,8 +3,8 @@
  * agent.c - how the agent gets into QEMU, and its thread
  *
  * QEMU loads this library by `-plugin FILE,fd=N[,netfd=N][,diskfd=N]`, or LD_PRELOAD does,
- * with COLO_AGENT="fd=N,..." in the environment. A thread of its own then serves the daemon over the
- * inherited socket fd. It takes no signals, which belong to QEMU's threads, and ends when the
+ * with COLO_AGENT="fd=N,..." in the environment. A thread of its own then serves the daemon over
+ * the inherited socket fd. It takes no signals, which belong to QEMU's threads, and ends when the
  * daemon does; the VM goes on regardless.
  */
 #include <errno.h>
@@ -279,7 +279,7 @@ static void start_preloaded(const char *args)
 			return;
 		}
 	if (start() < 0)
-		fprintf(stderr, "colo-agent: " ENV_ARGS ": fd, netfd, diskfd must be open sockets\n");
+		fprintf(stderr, "colo-agent: fd, netfd, diskfd must be open sockets\n");
 }
 
 /* Preloaded, this runs before QEMU's own constructors, so QEMU must not be called from here. */

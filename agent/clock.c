@@ -134,7 +134,7 @@ int clock_section(const uint8_t *state, size_t len, uint8_t out[CLOCK_SECTION_MA
 	left = len - (timer - state);
 	if (left >= n + FOOTER_LEN && timer[n] == SECTION_FOOTER)
 		n += FOOTER_LEN;
-	/* what follows must be a section, or the end: not a part of this one that is unknown here */
+	/* what follows must be a section or the end, not a part of this one that is unknown here */
 	if (left <= n || (timer[n] != SECTION_FULL && timer[n] != SECTION_EOF))
 		return -ENOENT;
 	memcpy(out, timer, n);

@@ -2,9 +2,9 @@
  *
  * hash.c - hash of guest RAM
  *
- * The sum over all pages of a hash of place and content, in which zero pages count nothing. So pages
- * that cannot be other than zero (never mapped, holes of the image) need not be touched, which
- * would populate them, and pages may come in any order. Not cryptographic: it finds faults.
+ * The sum over all pages of a hash of place and content, in which zero pages count nothing. So
+ * pages that cannot be other than zero (never mapped, holes of the image) need not be touched,
+ * which would populate them, and pages may come in any order. Not cryptographic: it finds faults.
  */
 #include "hash.h"
 

@@ -7,7 +7,7 @@
  * Whatever touches the VM happens in one piece in QEMU's main loop, so that nothing else of QEMU's
  * runs between stopping the VM and running it on. A request is either carried out or leaves the VM
  * as it was, with one exception: once an APPLY has begun to replace the VM's state it cannot go
- * back, and on failure the VM stays stopped, for what it holds is neither the old state nor the new.
+ * back, and on failure the VM stays stopped: what it holds is neither the old state nor the new.
  */
 #include "ops.h"
 

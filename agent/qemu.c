@@ -3,7 +3,7 @@
  * qemu.c - the direct driver: QEMU's own functions, found by name in its dynamic symbol table
  *
  * Distributions build QEMU with modules, and modules need the program's symbols, so all functions
- * used here are exported. Between 7.2 and 11.1 three things differ, and each is settled at run time:
+ * used here are exported. Between 7.2 and 11.1 three things differ, each settled at run time:
  * - qemu_save_device_state() and qemu_load_device_state() took on an Error ** (it is always passed;
  *   a function that does not know it does not look at it);
  * - saved state began with an 8-byte file header, which loading does not expect;

@@ -2,8 +2,8 @@
  *
  * view.c - guest RAM as a private mapping of an image
  *
- * Each block gets a memfd, the image, which holds RAM as of the last checkpoint. It is mapped twice:
- * shared, where checkpoints are applied, and private, at the very address QEMU knows the block by,
+ * Each block gets a memfd, the image, which holds RAM as of the last checkpoint. It is mapped
+ * twice: shared, where checkpoints are applied, and private, at the very address QEMU knows the block by,
  * where the guest runs. A page the guest writes is copied and stays private; dropping it
  * (MADV_DONTNEED) brings the image's page back. A page it never wrote *is* the image's, so what is
  * applied there needs no copy into the guest. RAM therefore exists once, plus the divergence.
@@ -79,7 +79,9 @@ static int copy_block(const struct ram_block *b, struct errtext *err)
 
 	if (!b->anon) {
 		ret = copy_range(b, 0, b->size);
-		return ret < 0 ? agent_fail(err, ret, "image of %s: %s", b->name, strerror(-ret)) : 0;
+		if (ret < 0)
+			agent_fail(err, ret, "image of %s: %s", b->name, strerror(-ret));
+		return ret;
 	}
 	pagemap_begin(it, PAGEMAP_MAPPED, b->host, b->size);
 	while ((n = pagemap_next(it, err)) > 0)

@@ -16,8 +16,9 @@ SSH_TIMEOUT = 40
 OFF_TIMEOUT = 40
 FSCK_TIMEOUT = 60
 BAD_KERNEL = re.compile(
-    r"BUG|Oops|general protection|Call Trace|I/O error|EXT4-fs (error|warning)|Buffer I/O|corrupt|"
-    r"soft lockup|hung_task|blocked for more than|segfault|checksum|Kernel panic|remounting", re.I)
+    r"\bBUG: |Oops|general protection|Call Trace|I/O error|EXT4-fs (error|warning)|Buffer I/O|corrupt|"
+    r"soft lockup|hung_task|blocked for more than|segfault|bad checksum|checksum (error|invalid)|"
+    r"Kernel panic|Remounting filesystem read-only", re.I)
 
 
 def guest_run(lab, command, timeout=SSH_TIMEOUT):
@@ -36,7 +37,9 @@ def kernel_log_check(lab):
         bad = kernel_log_bad(guest_run(lab, "dmesg"))
     except LabError as err:
         return "could not be read", [f"the guest's kernel log: {err}"]
-    return "clean" if not bad else f"{len(bad)} bad lines", [f"guest kernel: {bad[0]}"] if bad else []
+    if bad:
+        return f"{len(bad)} bad lines", [f"guest's kernel log: {'; '.join(bad[:3])}"]
+    return "clean", []
 
 
 def power_off(lab, host):

@@ -70,9 +70,10 @@ class Lab:
     def status(self):
         """{"a": status or None, "b": ...}; both None when it cannot be had."""
         try:
-            return json.loads(self.call("status", "--json", timeout=STATUS_TIMEOUT))
+            answer = json.loads(self.call("status", "--json", timeout=STATUS_TIMEOUT))
         except (LabError, ValueError):
-            return {"a": None, "b": None}
+            answer = {}
+        return {host: answer.get(host) for host in ("a", "b")}
 
     def namespace(self, host):
         """Network namespace of a host, as /proc/PID/ns/net reads."""

@@ -98,7 +98,7 @@ def summary(report):
              *_times(report), ""]
     lines += [f"too slow: {late}" for late in report["late"]]
     if report["problems"]:
-        lines.append(f"FAILED: {FAILURE_WORDS[report['kill']]}, and the clients were harmed:")
+        lines.append(f"FAILED: {FAILURE_WORDS[report['kill']]}, and this is not as it should be:")
         return lines + [f"  - {problem}" for problem in report["problems"]]
     if report["kill"] == "none":
         return lines + ["PASSED: nothing was made to fail, and nothing did."]

@@ -104,5 +104,5 @@ class View:
                           for name, state in sorted(monitor.latest.items()))
         epoch = (monitor.before or {}).get("epoch", "-")
         passed = time.monotonic() - self.load_begin
-        return (f"{passed:6.1f} s  {states} epoch {epoch}  {checkpoint_line(monitor.before)}  "
-                f"{self._work_line()}")
+        return (f"{passed:6.1f} s under load  {states}  epoch {epoch}  "
+                f"{checkpoint_line(monitor.before)}  {self._work_line()}")

@@ -56,6 +56,15 @@ def remove_cgroups(lab, hosts):
             pass    # not there, or another lab lives there
 
 
+def _populated(path):
+    """Is anything of a cgroup still dying? (A dead leader's threads are, and hold its files.)"""
+    try:
+        with open(os.path.join(path or "", "cgroup.events"), encoding="ascii") as file:
+            return "populated 1" in file.read()
+    except OSError:
+        return False
+
+
 def enter(lab, host):
     """Make this process one of @host's; called between fork and exec, or before exec."""
     path = _cgroup(lab, host)
@@ -165,7 +174,7 @@ def kill_all(lab, host):
     except OSError:
         pass
     deadline = time.monotonic() + KILL_TIMEOUT
-    while pids := pids_of(lab, host):
+    while (pids := pids_of(lab, host)) or _populated(path):
         for pid in pids:
             kill_pid(pid, lambda pid: pid in pids_of(lab, host))
         if time.monotonic() > deadline:

@@ -174,8 +174,8 @@ class Nic:
 class VM:
     """One QEMU; `incoming` is the socket to be seeded from."""
 
-    def __init__(self, name, where, agent_so, machine="pc", mem=512, smp=1, kernel=None, initrd=None,
-                 append="", incoming=None, load="plugin", disk_fd=None, extra=()):
+    def __init__(self, name, where, agent_so, machine="pc", mem=512, smp=1, kernel=None,
+                 initrd=None, append="", incoming=None, load="plugin", disk_fd=None, extra=()):
         self.name = name
         self.log = f"{where}/{name}.serial"
         self.errors = f"{where}/{name}.stderr"
@@ -188,7 +188,8 @@ class VM:
             args += f",diskfd={disk_fd}"
             passed.append(disk_fd)
         cmd = [os.environ.get("QEMU", "qemu-system-x86_64"), "-nodefaults", "-no-user-config",
-               "-display", "none", "-machine", machine, "-accel", "tcg", "-cpu", "max", "-m", str(mem), "-smp", str(smp),
+               "-display", "none", "-machine", machine, "-accel", "tcg", "-cpu", "max",
+               "-m", str(mem), "-smp", str(smp),
                "-global", "apic-common.vapic=off",
                "-chardev", f"socket,id=qmp,fd={qmp_q.fileno()}", "-mon", "chardev=qmp,mode=control",
                "-chardev", f"file,id=con,path={self.log}", "-serial", "chardev:con",
