@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """wrk: the command and what its report says."""
+import os
 import re
 
+SILENCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "silence.lua")
+HANG = 2.0                      # seconds without any answer at the end: nothing will come any more
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3}
-SIZES = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
 
-def command(url, connections, seconds, close=False, timeout=10):
-    """Arguments for a run with one thread."""
+def command(url, connections, seconds, close=False, timeout=10, silence=False):
+    """Arguments for a run with one thread; @silence reports silences too, and costs some speed."""
     args = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={timeout}s", "--latency"]
     if close:
         args += ["-H", "Connection: close"]
+    if silence:
+        args += ["-s", SILENCE]
     return args + [url]
 
 
@@ -50,19 +54,25 @@ def parse(text):
     for kind, count in re.findall(r"(connect|read|write|timeout) (\d+)", text):
         errors[kind] = int(count)
     return {"rate": rate, "requests": int(total), "errors": errors,
+            "silence_s": _number(r"Silence: (\d+) us", text, 0) / 1e6,
+            "end_silence_s": _number(r"at the end (\d+) us", text, 0) / 1e6,
             "non_2xx": int(_number(r"Non-2xx or 3xx responses: (\d+)", text, 0)), **_latency(text)}
 
 
-def fill(account, report):
-    """Enter a report of wrk into @account.
+def fill(account, report, connections):
+    """Enter a report of wrk over @connections connections into @account.
 
-    wrk counts a late answer as `timeout` and a broken connection as a read or write error.
+    wrk counts a late answer as `timeout` and a broken connection as a read or write error. An answer
+    which never comes it does not count; silence at the end tells.
     """
     errors = report["errors"]
     account.requests = report["requests"]
     account.failures = sum(errors.values()) + report["non_2xx"]
     account.broken = errors["read"] + errors["write"]
-    account.max_gap = report.get("max_ms", 0) / 1000
+    account.waited(max(report.get("max_ms", 0) / 1000, report["silence_s"]))
     account.extra["rate"] = report["rate"]
     if account.failures:
         account.note(f"wrk: {errors}, {report['non_2xx']} wrong status")
+    if report["end_silence_s"] > HANG:
+        account.failed(f"no answer in the last {report['end_silence_s']:.1f} s", connections)
+        account.lost("all connections hang", connections)

@@ -260,12 +260,18 @@ tps = 406.000000 (without initial connection time)
 class ReportsTest(unittest.TestCase):
     def test_wrk(self):
         account = Account("wrk")
-        wrk.fill(account, wrk.parse(WRK))
+        wrk.fill(account, wrk.parse(WRK), 8)
         self.assertEqual((account.requests, account.failures, account.broken), (6162, 15, 5))
         self.assertAlmostEqual(account.max_gap, 1.05)
         self.assertEqual(wrk.parse(WRK)["p99_ms"], 0.85)
         with self.assertRaises(ValueError):
             wrk.parse("unable to connect to 10.0.0.9:80 Connection refused")
+
+    def test_wrk_that_hangs(self):
+        account = Account("wrk")
+        wrk.fill(account, wrk.parse(WRK + "Silence: 5000000 us, at the end 4000000 us\n"), 8)
+        self.assertEqual((account.failures, account.broken), (23, 13))
+        self.assertEqual(account.max_gap, 5.0)
 
     def test_pgbench(self):
         account = Account("pgbench")
