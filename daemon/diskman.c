@@ -48,9 +48,10 @@ static void on_sync(struct daemon *d, const struct disk_message *m)
 
 static void on_link_lost(struct daemon *d, const struct disk_message *m)
 {
-	log_warn("disk link: %s", m->text);
-	if (!d->peer.up)
+	/* the new primary unlinks its disk from that of a node that has given up */
+	if (!d->peer.up || d->core.state == CORE_GIVEN_UP)
 		return;
+	log_warn("disk link: %s", m->text);
 	peer_drop(d);
 	daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED });
 }

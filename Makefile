@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The build is meson's; this file makes each job work as the first command in a clean clone.
+
+BUILD = build
+DEPS = lab/install-deps
+
+.PHONY: all deps demo check check-long check-kvm check-matrix bench install clean
+
+all: deps
+	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) >$(BUILD).setup.log 2>&1 || \
+		{ cat $(BUILD).setup.log; exit 1; }
+	@rm -f $(BUILD).setup.log
+	@ninja -C $(BUILD) --quiet
+
+deps:
+	@$(DEPS)
+
+demo: all
+	@demo/demo $(DEMO_ARGS)
+
+check: all
+	@tests/run
+
+check-long: all
+	@tests/run --long
+
+bench: all
+	@bench/bench $(BENCH_ARGS)
+
+install: all
+	@meson install -C $(BUILD) --no-rebuild
+
+# Not built yet: said plainly, and an error, so that nobody takes silence for success.
+check-kvm:
+	@echo "make check-kvm: the nested KVM test is not built yet (see README.md)" >&2; exit 2
+
+check-matrix:
+	@echo "make check-matrix: the tests on other QEMU versions are not built yet (see README.md)" >&2; exit 2
+
+clean:
+	rm -rf $(BUILD)
