@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * cm_priv.h - shared by the files of the comparing module: cm.c, tcp_cmp.c, dgram_cmp.c
+ * cm_priv.h - shared by the files of the comparing module: cm.c, tcp_cmp.c, tcp_leave.c, dgram_cmp.c
  */
 #ifndef COLO_NET_CM_PRIV_H
 #define COLO_NET_CM_PRIV_H
@@ -105,16 +105,29 @@ void cm_busy(struct cm *cm, struct flow *fl);
 /* the SVM said at `now` what the PVM said at `then` */
 void cm_lag(struct cm *cm, uint64_t then, uint64_t now);
 
+static inline bool tcp_knows(const struct flow *fl, uint32_t what)
+{
+	return fl->tcp.known & what;
+}
+
+/* tcp_leave.c */
+bool tcp_can_leave(const struct cm *cm, const struct flow *fl, uint8_t flags, uint32_t end);
+/* a frame that can leave goes, its acknowledgement as far as allowed */
+void tcp_leave(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
+void tcp_leave_ack(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
+/* held frames that can leave go */
+void tcp_release(struct cm *cm, struct flow *fl, uint64_t now);
+/* and what is owed */
+void tcp_serve(struct cm *cm, struct flow *fl, uint64_t now);
+/* does `owed` say more than what will have left with the frames that the flow holds? */
+bool tcp_owed_counts(const struct flow *fl);
+
 /* tcp_cmp.c */
 void tcp_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
 void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
 void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
 /* a boundary was drawn since the flow was last looked at; was the one before it held? */
 void tcp_new_epoch(struct flow *fl, bool was_held);
-/* does `owed` say more than what will have left with the frames that the flow holds? */
-bool tcp_owed_counts(const struct flow *fl);
-/* more may leave than before: see what can */
-void tcp_serve(struct cm *cm, struct flow *fl, uint64_t now);
 
 /* dgram_cmp.c */
 void dgram_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);

@@ -27,11 +27,7 @@
  *
  * RST. It stays behind what is held before it and leaves when the SVM has sent one too.
  *
- * Acknowledgements (rule R2). The ACK number of what leaves is at most `ack_ok`, the SVM's highest. A
- * data frame never waits for that, it leaves with the smaller number. A pure ACK that would say nothing
- * new with the smaller number does not leave: a repeated ACK is a loss report to the peer. In both
- * cases the flow owes its peer the full acknowledgement; it is kept as a pure ACK (`owed`) and leaves,
- * as far as allowed, when the SVM's advances. SYN and RST are not clamped, both VMs have sent one.
+ * Acknowledgements (rule R2): tcp_leave.c.
  *
  * Boundary. The new SVM starts as a copy of the PVM: matched := pvm_next, ack_ok := pvm_ack. That holds
  * once the secondary has the checkpoint. Until then the old SVM would go on, so what leaves in between
@@ -64,197 +60,16 @@ static bool covers(uint32_t seq, uint32_t len, uint32_t pos)
 	return pos - seq < len;
 }
 
-static bool knows(const struct flow *fl, uint32_t what)
-{
-	return fl->tcp.known & what;
-}
-
-/* --- positions and acknowledgements that may leave --- */
-
-static uint32_t may_leave(const struct cm *cm, const struct flow *fl)
-{
-	return cm_pending(cm) ? fl->tcp.safe : fl->tcp.matched;
-}
-
-static bool ack_known(const struct cm *cm, const struct flow *fl)
-{
-	return knows(fl, cm_pending(cm) ? T_ACK_SAFE : T_ACK_OK);
-}
-
-static uint32_t ack_allowed(const struct cm *cm, const struct flow *fl)
-{
-	return cm_pending(cm) ? fl->tcp.ack_safe : fl->tcp.ack_ok;
-}
-
-static bool can_leave(const struct cm *cm, const struct flow *fl, uint8_t flags, uint32_t end)
-{
-	if (flags & TCP_RST)
-		return knows(fl, T_SVM_RST);
-	if (seq_after(end, may_leave(cm, fl)))
-		return false;
-	return (flags & TCP_SYN) || !(flags & TCP_ACK) || ack_known(cm, fl);
-}
-
-static void ack_left(struct cm *cm, struct flow *fl, uint32_t ack)
-{
-	struct tcp_state *t = &fl->tcp;
-
-	t->ack_out = knows(fl, T_ACK_OUT) ? seq_max(t->ack_out, ack) : ack;
-	t->known |= T_ACK_OUT;
-	if (fl->owed && !seq_after(fl->owed->ack, ack))
-		cm_drop_owed(cm, fl);
-}
-
-static struct buf *owed_buf(struct cm *cm, struct flow *fl, uint64_t now)
-{
-	struct buf *b = fl->owed;
-
-	if (b) {
-		cm->stats.held_packets--;
-		cm->stats.held_bytes -= b->len;
-		return b;
-	}
-	b = cm_keep(cm, fl, FRAME_ACK_MAX);
-	if (!b)
-		return NULL;
-	b->time = now;
-	buf_age_append(&cm->acks, b);
-	fl->owed = b;
-	return b;
-}
-
-/* remember the acknowledgement of a frame that may not leave as it is */
-static void owe(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
-{
-	uint32_t seq = f->seq + f->body_len + (f->flags & TCP_FIN ? 1 : 0);
-	struct buf *b;
-
-	cm->stats.acks_clamped++;
-	if (f->body > FRAME_ACK_MAX || (fl->owed && seq_after(fl->owed->ack, f->ack)))
-		return;
-	b = owed_buf(cm, fl, now);
-	if (!b)
-		return;
-	b->len = frame_make_ack(b->data, f, seq);
-	b->ack = f->ack;
-	b->body_len = seq - f->seq; /* 0: the PVM said it so */
-	cm->stats.held_packets++;
-	cm->stats.held_bytes += b->len;
-}
-
-static void emit_clamped(struct cm *cm, const struct frame *f, uint32_t ack)
-{
-	memcpy(cm->scratch, f->data, f->len);
-	frame_tcp_set32(cm->scratch, f, FRAME_TCP_ACK(f), ack);
-	cm_emit(cm, cm->scratch, f->len);
-}
-
-/* a frame of which all bytes may leave goes, its acknowledgement as far as allowed */
-static void leave(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
-{
-	uint32_t ack = ack_allowed(cm, fl);
-	bool free_ack = !(f->flags & TCP_ACK) || (f->flags & (TCP_SYN | TCP_RST));
-
-	if (free_ack || !seq_after(f->ack, ack)) {
-		cm_emit(cm, f->data, f->len);
-		if (!free_ack)
-			ack_left(cm, fl, f->ack);
-		return;
-	}
-	owe(cm, fl, f, now);
-	emit_clamped(cm, f, ack);
-	ack_left(cm, fl, ack);
-}
-
-/* the same for a held frame, which is freed */
-static void leave_held(struct cm *cm, struct flow *fl, struct buf *b, uint64_t now)
-{
-	bool free_ack = !(b->flags & TCP_ACK) || (b->flags & (TCP_SYN | TCP_RST));
-	struct frame f;
-
-	if (!free_ack && seq_after(b->ack, ack_allowed(cm, fl))) {
-		frame_parse(&f, b->data, b->len);
-		owe(cm, fl, &f, now);
-		frame_tcp_set32(b->data, &f, FRAME_TCP_ACK(&f), ack_allowed(cm, fl));
-		b->ack = ack_allowed(cm, fl);
-	}
-	if (!free_ack)
-		ack_left(cm, fl, b->ack);
-	cm_let_go(cm, fl, b);
-}
-
-/* is this acknowledgement news to the peer? */
-static bool ack_is_new(const struct flow *fl, uint32_t ack)
-{
-	return !knows(fl, T_ACK_OUT) || seq_after(ack, fl->tcp.ack_out);
-}
-
-bool tcp_owed_counts(const struct flow *fl)
-{
-	const struct buf *b = fl->owed;
-
-	if (!b->body_len) /* the PVM said so itself, it may tell a window */
-		return true;
-	for (const struct buf *h = fl->held.head; h; h = h->next)
-		if (h->flags & TCP_ACK && !seq_after(b->ack, h->ack))
-			return false;
-	return ack_is_new(fl, b->ack);
-}
-
-static void serve_owed(struct cm *cm, struct flow *fl)
-{
-	struct buf *b = fl->owed;
-	uint32_t ack;
-	struct frame f;
-
-	if (!b || !ack_known(cm, fl))
-		return;
-	ack = seq_min(b->ack, ack_allowed(cm, fl));
-	if (ack == b->ack) {
-		if (!b->body_len || ack_is_new(fl, ack))
-			cm_emit(cm, b->data, b->len);
-		ack_left(cm, fl, ack); /* which forgets it */
-	} else if (ack_is_new(fl, ack)) {
-		frame_parse(&f, b->data, b->len);
-		emit_clamped(cm, &f, ack);
-		ack_left(cm, fl, ack);
-	}
-}
-
-static void release(struct cm *cm, struct flow *fl, uint64_t now)
-{
-	struct buf *b;
-
-	while ((b = fl->held.head) && can_leave(cm, fl, b->flags, b->end)) {
-		if (b->flags & TCP_RST)
-			flow_set_closed(&cm->flows, &fl->node, true);
-		else if (!cm_pending(cm))
-			cm_lag(cm, b->time, now);
-		leave_held(cm, fl, b, now);
-	}
-}
-
-void tcp_serve(struct cm *cm, struct flow *fl, uint64_t now)
-{
-	release(cm, fl, now);
-	serve_owed(cm, fl);
-}
-
 /* --- the comparison --- */
 
-/* A held frame with payload at `pos`. Frames mostly follow each other, so the search goes on where it
- * ended; only a gap or an overlap makes it look at all. */
-static struct buf *find_held(const struct flow *fl, uint32_t pos, struct buf *from)
+/* A held frame with payload at `pos`, which only grows: frames before the one found last end below. */
+static struct buf *find_held(struct buf *from, uint32_t pos)
 {
-	struct buf *b;
+	struct buf *b = from;
 
-	for (b = from; b; b = b->next)
-		if (covers(b->seq, b->body_len, pos))
-			return b;
-	for (b = fl->held.head; b && b != from; b = b->next)
-		if (covers(b->seq, b->body_len, pos))
-			return b;
-	return NULL;
+	while (b && !covers(b->seq, b->body_len, pos))
+		b = b->next;
+	return b;
 }
 
 static bool pvm_at(const struct flow *fl, const struct view *now, struct buf **from, struct view *v)
@@ -265,7 +80,7 @@ static bool pvm_at(const struct flow *fl, const struct view *now, struct buf **f
 		*v = *now;
 		return true;
 	}
-	b = find_held(fl, fl->tcp.matched, *from);
+	b = find_held(*from, fl->tcp.matched);
 	if (!b)
 		return false;
 	*from = b;
@@ -273,7 +88,7 @@ static bool pvm_at(const struct flow *fl, const struct view *now, struct buf **f
 	return true;
 }
 
-/* `said` is sorted and starts at or after `matched` */
+/* `said` is sorted, and nothing in it ends below `matched` */
 static bool svm_at(const struct flow *fl, const struct view *now, struct view *v)
 {
 	struct buf *b = fl->said.head;
@@ -329,8 +144,8 @@ static bool step(struct cm *cm, struct flow *fl, const struct view *pvm, const s
 	struct buf **from)
 {
 	struct tcp_state *t = &fl->tcp;
-	bool pfin = knows(fl, T_PVM_FIN) && t->pvm_fin == t->matched;
-	bool sfin = knows(fl, T_SVM_FIN) && t->svm_fin == t->matched;
+	bool pfin = tcp_knows(fl, T_PVM_FIN) && t->pvm_fin == t->matched;
+	bool sfin = tcp_knows(fl, T_SVM_FIN) && t->svm_fin == t->matched;
 	struct view p = { 0 }, s = { 0 };
 	bool has_p = pvm_at(fl, pvm, from, &p), has_s = svm_at(fl, svm, &s);
 
@@ -349,7 +164,7 @@ static void advance(struct cm *cm, struct flow *fl, const struct view *pvm, cons
 {
 	struct buf *from = fl->held.head;
 
-	if (!knows(fl, T_POS) || knows(fl, T_SYN_WAIT))
+	if (!tcp_knows(fl, T_POS) || tcp_knows(fl, T_SYN_WAIT))
 		return;
 	while (!fl->bad && step(cm, fl, pvm, svm, &from))
 		forget_said(cm, fl);
@@ -387,34 +202,19 @@ static void hold(struct cm *cm, struct flow *fl, const struct frame *f, uint32_t
 	cm_busy(cm, fl);
 }
 
-/* cut what lies below `matched` off the first piece */
-static void trim_said(struct flow *fl)
-{
-	struct buf *b = fl->said.head;
-	uint32_t n;
-
-	if (!b || !seq_after(fl->tcp.matched, b->seq))
-		return;
-	n = fl->tcp.matched - b->seq;
-	b->seq += n;
-	b->body_len -= n;
-	memmove(b->data, b->data + n, b->body_len);
-}
-
 /* the stream position of a connection whose start was not seen */
 static void learn_position(struct cm *cm, struct flow *fl, uint32_t seq)
 {
 	struct tcp_state *t = &fl->tcp;
 
-	if (knows(fl, T_POS))
+	if (tcp_knows(fl, T_POS))
 		return;
 	t->known |= T_POS;
 	t->matched = t->safe = t->pvm_next = seq;
 	if (fl->said.head && fl->said.head->seq - seq + FAR >= 2 * FAR)
 		cm_drop_said(cm, fl);
 	forget_said(cm, fl);
-	trim_said(fl);
-	if (knows(fl, T_SVM_FIN) && seq_after(t->matched, t->svm_fin))
+	if (tcp_knows(fl, T_SVM_FIN) && seq_after(t->matched, t->svm_fin))
 		t->known &= ~(uint32_t)T_SVM_FIN;
 }
 
@@ -426,40 +226,30 @@ static void pvm_data(struct cm *cm, struct flow *fl, const struct frame *f, uint
 	struct view v = { seq, f->body_len, f->data + f->body };
 
 	learn_position(cm, fl, seq);
-	if (f->flags & TCP_FIN && !knows(fl, T_PVM_FIN)) {
+	if (f->flags & TCP_FIN && !tcp_knows(fl, T_PVM_FIN)) {
 		t->known |= T_PVM_FIN;
 		t->pvm_fin = fin;
 	}
 	t->pvm_next = seq_max(t->pvm_next, end);
 	advance(cm, fl, &v, NULL);
-	release(cm, fl, now);
-	if (!can_leave(cm, fl, f->flags, end)) {
+	tcp_release(cm, fl, now);
+	if (!tcp_can_leave(cm, fl, f->flags, end)) {
 		hold(cm, fl, f, seq, end, now);
 		return;
 	}
 	if (!cm_pending(cm))
 		cm_lag(cm, now, now);
-	leave(cm, fl, f, now);
-}
-
-static void pvm_ack(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
-{
-	if (!(f->flags & TCP_ACK) || (ack_known(cm, fl) && !seq_after(f->ack, ack_allowed(cm, fl)))) {
-		leave(cm, fl, f, now);
-		return;
-	}
-	owe(cm, fl, f, now);
-	serve_owed(cm, fl);
+	tcp_leave(cm, fl, f, now);
 }
 
 static void pvm_rst(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
 {
-	if (fl->held.head || !can_leave(cm, fl, f->flags, f->seq)) {
+	if (fl->held.head || !tcp_can_leave(cm, fl, f->flags, f->seq)) {
 		hold(cm, fl, f, f->seq, f->seq, now);
-		release(cm, fl, now);
+		tcp_release(cm, fl, now);
 		return;
 	}
-	leave(cm, fl, f, now);
+	tcp_leave(cm, fl, f, now);
 	flow_set_closed(&cm->flows, &fl->node, true);
 }
 
@@ -469,9 +259,9 @@ static void match_syn(struct cm *cm, struct flow *fl)
 {
 	struct tcp_state *t = &fl->tcp;
 
-	if (!knows(fl, T_SYN_WAIT) || !knows(fl, T_SVM_SYN))
+	if (!tcp_knows(fl, T_SYN_WAIT) || !tcp_knows(fl, T_SVM_SYN))
 		return;
-	if (knows(fl, T_SYN_ACK) != knows(fl, T_SVM_SYN_ACK) || t->syn_ack != t->svm_syn_ack)
+	if (tcp_knows(fl, T_SYN_ACK) != tcp_knows(fl, T_SVM_SYN_ACK) || t->syn_ack != t->svm_syn_ack)
 		return; /* of another incarnation */
 	if (t->syn_opts != t->svm_syn_opts) {
 		cm_mismatch(cm, fl);
@@ -479,7 +269,7 @@ static void match_syn(struct cm *cm, struct flow *fl)
 	}
 	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SVM_SYN);
 	t->matched++;
-	if (!knows(fl, T_SYN_ACK))
+	if (!tcp_knows(fl, T_SYN_ACK))
 		return;
 	t->ack_ok = t->ack_out = t->syn_ack;
 	t->known |= T_ACK_OK | T_ACK_OUT;
@@ -515,7 +305,7 @@ static void new_incarnation(struct cm *cm, struct flow *fl, const struct frame *
 
 static void pvm_syn(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
 {
-	if (!knows(fl, T_SYN) || fl->tcp.isn != f->seq) {
+	if (!tcp_knows(fl, T_SYN) || fl->tcp.isn != f->seq) {
 		new_incarnation(cm, fl, f);
 		cm->ops.pvm_syn(cm->opaque, f->data, f->len);
 		match_syn(cm, fl);
@@ -528,7 +318,7 @@ static void svm_syn(struct cm *cm, struct flow *fl, const struct frame *f, uint6
 	struct tcp_state *t = &fl->tcp;
 	bool ack = f->flags & TCP_ACK;
 
-	if (knows(fl, T_SYN) && !knows(fl, T_SYN_WAIT) && knows(fl, T_SYN_ACK) == ack &&
+	if (tcp_knows(fl, T_SYN) && !tcp_knows(fl, T_SYN_WAIT) && tcp_knows(fl, T_SYN_ACK) == ack &&
 	    (ack ? f->ack == t->syn_ack : f->seq == t->isn))
 		return; /* a repetition */
 	t->known &= ~(uint32_t)T_SVM_SYN_ACK;
@@ -536,7 +326,7 @@ static void svm_syn(struct cm *cm, struct flow *fl, const struct frame *f, uint6
 	t->svm_syn_ack = ack ? f->ack : 0;
 	t->svm_syn_opts = frame_syn_options(f);
 	match_syn(cm, fl);
-	release(cm, fl, now);
+	tcp_release(cm, fl, now);
 }
 
 /* --- the SVM's segments --- */
@@ -588,7 +378,7 @@ static void keep(struct cm *cm, struct flow *fl, const struct view *v, uint32_t 
 /* is it part of this stream, or so far off that it is not? */
 static bool is_near(struct cm *cm, const struct flow *fl, uint32_t seq)
 {
-	uint32_t from = knows(fl, T_POS) ? fl->tcp.matched : fl->said.head ? fl->said.head->seq : seq;
+	uint32_t from = tcp_knows(fl, T_POS) ? fl->tcp.matched : fl->said.head ? fl->said.head->seq : seq;
 	int32_t d = (int32_t)(seq - from);
 
 	if (d < (int32_t)CM_AHEAD_MAX && d > -(int32_t)FAR)
@@ -603,7 +393,7 @@ static void note_svm_fin(struct flow *fl, uint32_t fin)
 {
 	struct tcp_state *t = &fl->tcp;
 
-	if (knows(fl, T_SVM_FIN) || (knows(fl, T_POS) && seq_after(t->matched, fin)))
+	if (tcp_knows(fl, T_SVM_FIN) || (tcp_knows(fl, T_POS) && seq_after(t->matched, fin)))
 		return;
 	t->known |= T_SVM_FIN;
 	t->svm_fin = fin;
@@ -621,7 +411,7 @@ static void svm_data(struct cm *cm, struct flow *fl, const struct frame *f)
 	advance(cm, fl, NULL, &v);
 	if (fl->bad || !v.len)
 		return;
-	if (!knows(fl, T_POS))
+	if (!tcp_knows(fl, T_POS))
 		keep(cm, fl, &v, v.seq);
 	else if (seq_after(end, fl->tcp.matched))
 		keep(cm, fl, &v, seq_max(v.seq, fl->tcp.matched));
@@ -631,7 +421,7 @@ static void svm_ack(struct cm *cm, struct flow *fl, uint32_t ack, uint64_t now)
 {
 	struct tcp_state *t = &fl->tcp;
 
-	if (knows(fl, T_ACK_OK) && !seq_after(ack, t->ack_ok))
+	if (tcp_knows(fl, T_ACK_OK) && !seq_after(ack, t->ack_ok))
 		return;
 	t->known |= T_ACK_OK;
 	t->ack_ok = ack;
@@ -657,13 +447,13 @@ void tcp_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_
 		return;
 	}
 	if (f->flags & TCP_ACK) {
-		t->pvm_ack = knows(fl, T_PVM_ACK) ? seq_max(t->pvm_ack, f->ack) : f->ack;
+		t->pvm_ack = tcp_knows(fl, T_PVM_ACK) ? seq_max(t->pvm_ack, f->ack) : f->ack;
 		t->known |= T_PVM_ACK;
 	}
 	if (f->body_len || f->flags & TCP_FIN)
 		pvm_data(cm, fl, f, f->seq, now);
 	else
-		pvm_ack(cm, fl, f, now);
+		tcp_leave_ack(cm, fl, f, now);
 }
 
 void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
@@ -672,7 +462,7 @@ void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_
 		svm_syn(cm, fl, f, now);
 		return;
 	}
-	if (knows(fl, T_SYN_WAIT) && !(f->flags & TCP_RST))
+	if (tcp_knows(fl, T_SYN_WAIT) && !(f->flags & TCP_RST))
 		return;
 	if (f->flags & TCP_RST)
 		fl->tcp.known |= T_SVM_RST;
@@ -685,7 +475,7 @@ void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_
 
 static void peer_reset(struct cm *cm, struct flow *fl, uint32_t seq, uint64_t now)
 {
-	if (knows(fl, T_PVM_ACK) && seq - fl->tcp.pvm_ack >= CM_AHEAD_MAX)
+	if (tcp_knows(fl, T_PVM_ACK) && seq - fl->tcp.pvm_ack >= CM_AHEAD_MAX)
 		return; /* out of any window: the guest will ignore it */
 	cm_drop_held(cm, fl);
 	cm_drop_owed(cm, fl);
@@ -701,7 +491,7 @@ void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64
 		peer_reset(cm, fl, f->seq, now);
 		return;
 	}
-	if (f->flags & TCP_SYN && (!knows(fl, T_PEER_SYN) || t->peer_isn != f->seq)) {
+	if (f->flags & TCP_SYN && (!tcp_knows(fl, T_PEER_SYN) || t->peer_isn != f->seq)) {
 		t->peer_isn = f->seq;
 		t->known |= T_PEER_SYN;
 		t->known &= ~(uint32_t)T_SVM_RST;
@@ -709,23 +499,23 @@ void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64
 	}
 	if (f->flags & TCP_FIN)
 		t->known |= T_PEER_FIN;
-	if (f->flags & TCP_ACK && knows(fl, T_PVM_FIN) && f->ack == t->pvm_fin + 1)
+	if (f->flags & TCP_ACK && tcp_knows(fl, T_PVM_FIN) && f->ack == t->pvm_fin + 1)
 		t->known |= T_FIN_ACKED;
-	if (knows(fl, T_PEER_FIN) && knows(fl, T_FIN_ACKED))
+	if (tcp_knows(fl, T_PEER_FIN) && tcp_knows(fl, T_FIN_ACKED))
 		flow_set_closed(&cm->flows, &fl->node, true);
 }
 
 void tcp_new_epoch(struct flow *fl, bool was_held)
 {
 	struct tcp_state *t = &fl->tcp;
-	bool known = was_held ? knows(fl, T_ACK_OK) : knows(fl, T_ACK_SAFE);
+	bool known = was_held ? tcp_knows(fl, T_ACK_OK) : tcp_knows(fl, T_ACK_SAFE);
 	uint32_t ack = was_held ? t->ack_ok : t->ack_safe;
 
 	if (was_held)
 		t->safe = t->matched;
 	t->matched = t->pvm_next;
 	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SVM_SYN | T_SVM_FIN | T_SVM_RST | T_ACK_OK | T_ACK_SAFE);
-	if (!knows(fl, T_PVM_ACK))
+	if (!tcp_knows(fl, T_PVM_ACK))
 		return;
 	if (known)
 		t->known |= T_ACK_SAFE;

@@ -322,6 +322,21 @@ static void test_boundary_and_held(void)
 	end();
 }
 
+/* what waits for the boundary after it needs no word of the new SVM */
+static void test_held_serves_repetitions(void)
+{
+	begin();
+	connect_both();
+	pvm(1001, "abc", 5011);
+	cm_boundary(cm, ++epoch, now);
+	pvm(1001, "abc", 5011);
+	pvm(1004, "", 5011);
+	CHECK(bed_new(&bed) == 0);
+	cm_held(cm, epoch, now);
+	CHECK(bed_new(&bed) == 3);
+	end();
+}
+
 static void test_held_comes_first(void)
 {
 	begin();
@@ -680,6 +695,7 @@ int main(int argc, char **argv)
 	test_ack_is_clamped();
 	test_ack_of_data_is_owed();
 	test_boundary_and_held();
+	test_held_serves_repetitions();
 	test_held_comes_first();
 	test_old_svm_is_ignored();
 	test_two_boundaries();

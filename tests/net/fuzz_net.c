@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * fuzz_net.c - libFuzzer target for the comparing module and the translator (meson: -Dfuzz=true, clang)
+ */
+#include "hostile.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	hostile_run(data, size);
+	return 0;
+}

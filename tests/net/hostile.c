@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * hostile.c - see hostile.h
+ */
+#include "hostile.h"
+#include "net_test.h"
+
+struct state {
+	struct cm *cm;
+	struct tr *tr;
+	uint64_t now, epoch;
+	uint64_t in, out, syns, wants;
+};
+
+enum { FLOWS = 16, HELD = 64 << 10 };
+
+static void on_release(void *opaque, const uint8_t *frame, size_t len)
+{
+	struct state *s = opaque;
+
+	CHECK(len >= 14 && len <= NET_FRAME_MAX);
+	s->out += frame[len - 1] + 1u > 0; /* read to the end */
+}
+
+static void on_want(void *opaque, enum cm_cause cause)
+{
+	struct state *s = opaque;
+
+	CHECK(cause < CM_NCAUSES);
+	s->wants++;
+}
+
+static void on_syn(void *opaque, const uint8_t *frame, size_t len)
+{
+	struct state *s = opaque;
+
+	s->syns++;
+	tr_pvm_syn(s->tr, frame, len);
+}
+
+static void check_bounds(struct state *s)
+{
+	struct cm_stats st;
+
+	cm_get_stats(s->cm, &st);
+	CHECK(st.flows <= FLOWS && tr_flows(s->tr) <= FLOWS);
+	CHECK(st.held_bytes <= 2 * HELD);
+}
+
+/* exactly as large as the frame, so that a sanitizer sees what is read beyond */
+static void translate(struct state *s, bool to_svm, const uint8_t *frame, size_t len)
+{
+	uint8_t *copy = malloc(len ? len : 1);
+
+	if (len)
+		memcpy(copy, frame, len);
+	if (to_svm)
+		tr_to_svm(s->tr, copy, len, s->now);
+	else if (tr_from_svm(s->tr, copy, len, s->now))
+		cm_from_svm(s->cm, s->epoch, copy, len, s->now);
+	free(copy);
+}
+
+static void control(struct state *s, uint8_t what)
+{
+	switch (what % 8) {
+	case 0: cm_boundary(s->cm, ++s->epoch, s->now); break;
+	case 1: cm_held(s->cm, s->epoch, s->now); break;
+	case 2: cm_svm_runs(s->cm, s->now); break;
+	case 3: tr_reset(s->tr); break;
+	case 4: cm_set_mode(s->cm, (enum cm_mode)(what / 8 % 3), s->now); break;
+	case 5: cm_start_epoch(s->cm, s->epoch = what / 8, s->now); break;
+	case 6: cm_held(s->cm, s->epoch + 1, s->now); break;
+	default:
+		if (what == 255)
+			tr_failover(s->tr, 10);
+	}
+}
+
+static void command(struct state *s, uint8_t cmd, const uint8_t *frame, size_t len)
+{
+	s->now += cmd * 10u;
+	switch (cmd & 7) {
+	case 0:
+	case 1: cm_from_pvm(s->cm, frame, len, s->now); break;
+	case 2:
+	case 3: cm_from_svm(s->cm, s->epoch, frame, len, s->now); break;
+	case 4: cm_from_client(s->cm, frame, len, s->now); break;
+	case 5: translate(s, true, frame, len); break;
+	case 6: translate(s, false, frame, len); break;
+	default:
+		control(s, len ? frame[0] : cmd);
+		cm_tick(s->cm, s->now);
+	}
+	check_bounds(s);
+}
+
+static void all_leaves(struct state *s)
+{
+	struct cm_stats st;
+
+	cm_set_mode(s->cm, CM_PASS, s->now);
+	cm_get_stats(s->cm, &st);
+	CHECK(st.held_packets == 0 && st.held_bytes == 0 && st.released == s->out);
+}
+
+void hostile_run(const uint8_t *in, size_t len)
+{
+	static const struct cm_ops ops = { on_release, on_want, on_syn };
+	struct cm_config cfg = { .max_flows = FLOWS, .max_held_bytes = HELD };
+	struct state s = { .now = 1, .epoch = 1 };
+	size_t n;
+
+	s.cm = cm_new(&cfg, &ops, &s);
+	s.tr = tr_new(FLOWS);
+	CHECK(s.cm && s.tr);
+	cm_set_mode(s.cm, CM_COMPARE, 0);
+	cm_start_epoch(s.cm, 1, 0);
+	while (len >= 3) {
+		n = (size_t)in[1] << 8 | in[2];
+		if (n > len - 3)
+			n = len - 3;
+		command(&s, in[0], in + 3, n);
+		in += 3 + n;
+		len -= 3 + n;
+	}
+	all_leaves(&s);
+	cm_free(s.cm);
+	tr_free(s.tr);
+}

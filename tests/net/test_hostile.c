@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * test_hostile.c - garbage, cut and damaged frames, and senseless sequences of good ones, at every entry point
+ *
+ * Meant for a build with sanitizers (-Db_sanitize=address,undefined); without them it still checks the
+ * bounds. test_hostile [SEED [ROUNDS]]
+ */
+#include "hostile.h"
+#include "net_test.h"
+
+enum { INPUT = 1 << 16, RECORDS = 300 };
+
+static struct rnd rnd;
+static uint8_t input[INPUT];
+
+static size_t random_tcp(uint8_t *out)
+{
+	static const uint8_t data[1400];
+	struct tcp_spec s = {
+		.to_guest = rnd_below(&rnd, 4) == 0,
+		.v6 = rnd_below(&rnd, 4) == 0,
+		.vlan = rnd_below(&rnd, 8) == 0,
+		.odd_ts = rnd_below(&rnd, 2),
+		.gport = 80,
+		.pport = (uint16_t)rnd_below(&rnd, 20),
+		.seq = rnd_below(&rnd, 3) ? rnd_below(&rnd, 5000) : (uint32_t)rnd_next(&rnd),
+		.ack = rnd_below(&rnd, 3) ? rnd_below(&rnd, 5000) : (uint32_t)rnd_next(&rnd),
+		.tsval = rnd_below(&rnd, 3),
+		.flags = (uint8_t)(rnd_below(&rnd, 2) ? F_ACK : rnd_below(&rnd, 64)),
+		.nsack = rnd_below(&rnd, 4),
+		.data = data,
+		.len = rnd_below(&rnd, 2) ? rnd_below(&rnd, 1400) : rnd_below(&rnd, 3),
+	};
+
+	return build_tcp(out, &s);
+}
+
+static size_t random_frame(uint8_t *out)
+{
+	static const uint8_t data[200];
+	bool to_guest = rnd_below(&rnd, 2);
+	uint16_t id = (uint16_t)rnd_below(&rnd, 4);
+
+	switch (rnd_below(&rnd, 8)) {
+	case 0: return build_udp(out, to_guest, 1, id, data, rnd_below(&rnd, 200), 1);
+	case 1: return build_icmp(out, to_guest, (uint8_t)rnd_below(&rnd, 13), id, data, rnd_below(&rnd, 200));
+	case 2: return build_arp(out);
+	default: return random_tcp(out);
+	}
+}
+
+/* flip bits mostly in the headers, cut it, or leave it whole */
+static size_t damage(uint8_t *p, size_t n)
+{
+	uint32_t flips = rnd_below(&rnd, 3) ? 0 : rnd_below(&rnd, 6);
+
+	for (uint32_t i = 0; i < flips; i++)
+		p[rnd_below(&rnd, n < 80 ? (uint32_t)n : 80)] ^= (uint8_t)(1u << rnd_below(&rnd, 8));
+	if (rnd_below(&rnd, 6) == 0)
+		n = rnd_below(&rnd, (uint32_t)n + 1);
+	if (rnd_below(&rnd, 30) == 0)
+		for (size_t i = 0; i < n; i++)
+			p[i] = (uint8_t)rnd_next(&rnd);
+	return n;
+}
+
+static size_t make_input(void)
+{
+	size_t len = 0, n;
+
+	for (int i = 0; i < RECORDS && len + 2000 < INPUT; i++) {
+		n = damage(input + len + 3, random_frame(input + len + 3));
+		input[len] = (uint8_t)rnd_next(&rnd);
+		input[len + 1] = (uint8_t)(n >> 8);
+		input[len + 2] = (uint8_t)n;
+		len += 3 + n;
+	}
+	return len;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t seed = test_seed_from(argc, argv);
+	int rounds = argc > 2 ? atoi(argv[2]) : 2000;
+
+	for (int i = 0; i < rounds; i++) {
+		size_t len;
+		uint8_t *exact;
+
+		test_seed = rnd.s = seed + (uint64_t)i;
+		len = make_input();
+		exact = malloc(len);
+		memcpy(exact, input, len);
+		hostile_run(exact, len);
+		free(exact);
+	}
+	printf("%d rounds\n", rounds);
+	return 0;
+}
