@@ -15,6 +15,12 @@ def _read(path):
         return ""
 
 
+def machine_idle():
+    """Seconds all CPUs of the machine have been idle, and stolen by others outside of it."""
+    fields = [int(field) for field in _read("/proc/stat").split("\n", 1)[0].split()[1:]]
+    return (fields[3] + fields[4]) / TICKS, fields[7] / TICKS
+
+
 def process_cpu(pid):
     """(name, CPU seconds) of a process, None when it has gone."""
     text = _read(f"/proc/{pid}/stat")
