@@ -90,7 +90,7 @@ struct agent_reply {
 			uint64_t net_unread;  /* bytes the VM had not yet read from its NIC socket */
 			int64_t stop_ns, save_ns, scan_ns, copy_ns, cont_ns;
 			int64_t pause_ns;     /* VM stopped until running again */
-			int64_t ran_at_ns;    /* CLOCK_MONOTONIC when the VM ran on */
+			int64_t ran_at_ns;    /* CLOCK_MONOTONIC when the VM ran on, 0: it did not */
 			uint64_t hash;        /* of all RAM, with AGENT_F_HASH */
 		} checkpoint;
 		struct {

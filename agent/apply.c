@@ -135,7 +135,7 @@ static int load(struct job *job)
  */
 static int set_clocks(struct job *job)
 {
-	int64_t add = clock_advance(job, ops.cont_ns);
+	int64_t add = clock_advance(job, ops.clock_ns);
 
 	if (!add || job->clock_len < 0)
 		return 0;
@@ -213,11 +213,10 @@ static int run_replaced(struct job *job)
 	int64_t t = now_ns();
 	int ret = set_clocks(job);
 
-	if (ret == 0)
-		ret = ops_run(job, &job->reply->apply.cont_ns);
-	if (ret == 0)
-		learn(&ops.cont_ns, now_ns() - t);
-	return ret;
+	if (ret < 0)
+		return ret;
+	learn(&ops.clock_ns, now_ns() - t);
+	return ops_run(job, &job->reply->apply.cont_ns);
 }
 
 /* In the main loop; the staging area was checked already. */

@@ -76,12 +76,21 @@ static void fail(struct job *job, int ret)
 		track_forget();
 }
 
+/*
+ * When the guest's clock, which stood at @stopped, began to go: what the SVM's is set by. Now would
+ * be too late, for this thread often loses the CPU to the vCPUs it has just started.
+ */
+static int64_t ran_at(int64_t stopped)
+{
+	return now_ns() - (ops.drv->clock() - stopped);
+}
+
 void checkpoint_job(void *opaque)
 {
 	struct job *job = opaque;
 	struct agent_reply *reply = job->reply;
 	bool ran = ops.drv->running();
-	int64_t stop = now_ns();
+	int64_t stop = now_ns(), clock;
 	int ret;
 
 	ops.drv->stop(false);
@@ -91,11 +100,12 @@ void checkpoint_job(void *opaque)
 		fail(job, ret);
 	if (ret < 0 ? !ran : !(job->req->flags & AGENT_F_RUN))
 		return;
+	clock = ops.drv->clock();
 	ret = ops_run(job, &reply->checkpoint.cont_ns);
 	if (ret < 0) {
 		fail(job, ret);
 		return;
 	}
-	reply->checkpoint.ran_at_ns = now_ns();
+	reply->checkpoint.ran_at_ns = ran_at(clock);
 	reply->checkpoint.pause_ns = reply->checkpoint.ran_at_ns - stop;
 }

@@ -21,7 +21,7 @@ struct ops {
 	int dev_fd;
 	int load_fd; /* device state with clocks advanced, what is loaded */
 	int64_t rest_ns; /* how long APPLY takes from loading devices until the VM runs */
-	int64_t cont_ns; /* how long running on takes, clocks included */
+	int64_t clock_ns; /* how long setting the clocks takes */
 };
 
 extern struct ops ops;

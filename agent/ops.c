@@ -29,7 +29,7 @@
 #define PREFAULT_PAGES 4096 /* of staging, so that usual checkpoints meet no page faults */
 
 struct ops ops = { .net_fd = -1, .disk_fd = -1, .dev_fd = -1, .load_fd = -1, .rest_ns = 1000000,
-	.cont_ns = 100000 };
+	.clock_ns = 50000 };
 
 void ops_init(const struct driver *drv, int net_fd, int disk_fd)
 {

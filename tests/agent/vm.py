@@ -209,8 +209,9 @@ class VM:
         with open(self.errors, "w") as err:
             self.process = subprocess.Popen(cmd + list(extra), env=env, pass_fds=passed,
                                             stdin=subprocess.DEVNULL, stdout=err, stderr=err)
-        for s in (control_q, qmp_q, nic_q):
+        for s in (control_q, qmp_q):
             s.close()
+        self.nic_peer = nic_q  # kept, so that tests can write into QEMU's stream
         self.qmp = Qmp(qmp)
         self.agent = Agent(control)
         self.nic = Nic(nic)

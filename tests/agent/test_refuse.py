@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the agent refuses, and that the VM goes on as it was whenever it does.
+
+usage: test_refuse.py AGENT.so GUEST-PROGRAM
+"""
+import errno
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import kernel  # noqa: E402
+import pair as pairs  # noqa: E402
+import vm as qemu  # noqa: E402
+
+DISK_MESSAGE = struct.Struct("=IiQ56s200s")
+DISK_BOUNDARY = 3
+
+
+def refused(status, words, ask, *args, **options):
+    try:
+        ask(*args, **options)
+    except qemu.Failed as e:
+        assert e.status == -status, f"status {e.status}, expected {-status}: {e.text}"
+        assert words in e.text, f"'{words}' is not in '{e.text}'"
+        return
+    raise AssertionError(f"not refused: {words}")
+
+
+def running(v):
+    return v.qmp.ask("query-status")["status"] == "running"
+
+
+def check_garbage(v):
+    """Broken packets are answered with an error, and the next request works."""
+    for junk in (b"", b"x", bytes(39), bytes(41), bytes(20000)):
+        op, status, text, _ = v.agent.raw(junk)
+        assert status == -errno.EPROTO and text, f"{len(junk)} bytes: {status} {text}"
+    for op in (0, 11, 0xffffffff):
+        refused(errno.EBADRQC, "unknown request", v.agent.ask, op)
+    before = len(os.listdir(f"/proc/{v.process.pid}/fd"))
+    extra = [os.memfd_create("x") for _ in range(6)]
+    op, status, text, _ = v.agent.raw(qemu.REQUEST.pack(99, 0, 0, bytes(16), 0), extra)
+    assert status == -errno.EBADRQC
+    for fd in extra:
+        os.close(fd)
+    after = len(os.listdir(f"/proc/{v.process.pid}/fd"))
+    assert before == after, f"{after - before} descriptors leaked"
+
+
+def check_order(v):
+    """Requests out of order."""
+    for op in (qemu.TRACK, qemu.VIEW, qemu.CHECKPOINT, qemu.APPLY, qemu.STOP):
+        refused(errno.EINVAL, "SETUP first", v.agent.ask, op)
+    refused(errno.EBADF, "two descriptors", v.agent.ask, qemu.SETUP)
+    blocks, size = v.agent.setup()
+    assert ("pc.ram", 128 << 20) in blocks and size > 128 << 20, blocks
+    refused(errno.EBUSY, "is running", v.agent.ask, qemu.VIEW)
+    refused(errno.EBUSY, "is running", v.agent.ask, qemu.SELFTEST)
+    refused(errno.EINVAL, "before TRACK", v.agent.checkpoint, qemu.RUN)
+    refused(errno.EINVAL, "before VIEW", v.agent.apply, qemu.LOAD)
+    assert running(v)
+
+
+def check_boundary(v, disk):
+    """The disk's boundary: answered, refused, not answered."""
+    def answer(epoch, status=0, text=b""):
+        disk.send(DISK_MESSAGE.pack(DISK_BOUNDARY, status, epoch, b"", text))
+
+    v.agent.ask(qemu.TRACK)
+    answer(4)  # late, of an epoch long gone
+    answer(5)
+    v.agent.checkpoint(qemu.RUN, epoch=5)
+    assert disk.recv(100) == struct.pack("=IIQ", DISK_BOUNDARY, 1, 5)
+    answer(6, -errno.EIO, b"no link")
+    refused(errno.EIO, "no link", v.agent.checkpoint, qemu.RUN, epoch=6)
+    assert running(v), "the VM does not run after a failed checkpoint"
+    began = time.monotonic()
+    refused(errno.ETIMEDOUT, "200 ms", v.agent.checkpoint, qemu.RUN, epoch=7)
+    assert time.monotonic() - began > 0.19 and running(v)
+    answer(8)
+    v.agent.checkpoint(qemu.RUN, epoch=8)
+    v.nic.frames()
+
+
+def check_stop(v):
+    """STOP and CONT, twice each; a checkpoint of a stopped VM leaves it stopped unless asked."""
+    for _ in range(2):
+        v.agent.ask(qemu.STOP)
+    assert not running(v)
+    for _ in range(2):
+        v.agent.ask(qemu.CONT)
+    assert running(v)
+
+
+def check_daemon_death(v):
+    """The daemon's end closes: the VM goes on."""
+    before = v.counted()
+    v.agent.sock.close()
+    deadline = time.monotonic() + 20
+    while v.counted() < before + 3:
+        assert v.process.poll() is None, "QEMU ended with the daemon"
+        assert time.monotonic() < deadline, "the VM does not go on without the daemon"
+        time.sleep(0.05)
+    assert running(v)
+
+
+def check_foreign_program(agent_so, where):
+    """A program that is called qemu and is none: refused by the symbol it lacks."""
+    fake = where + "/qemu-fake"
+    shutil.copy(shutil.which("sleep"), fake)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with subprocess.Popen([fake, "20"], pass_fds=[theirs.fileno()],
+                          env=dict(os.environ, LD_PRELOAD=agent_so,
+                                   COLO_AGENT=f"fd={theirs.fileno()}")) as child:
+        try:
+            theirs.close()
+            agent = qemu.Agent(ours)
+            refused(errno.ENOSYS, "does not export qemu_get_aio_context", agent.hello)
+            refused(errno.ENOSYS, "no way to drive", agent.ask, qemu.SETUP)
+        finally:
+            child.kill()
+
+
+def check_bad_arguments(agent_so):
+    """Arguments that make no sense end QEMU with a message."""
+    for args in ("fd=x", "fd=99", "nonsense=1", "fd=0,netfd=77", "fd=0,netfd=-2"):
+        r = subprocess.run([os.environ.get("QEMU", "qemu-system-x86_64"), "-nodefaults", "-display",
+                            "none", "-plugin", f"{agent_so},{args}"], timeout=20,
+                           capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert r.returncode and "colo-agent:" in r.stderr, f"{args}: {r.returncode} {r.stderr}"
+
+
+def check_selftest(agent_so, where, machine):
+    """A VM that never ran comes back from its own state."""
+    v = qemu.VM("self", where, agent_so, machine=machine, mem=64, extra=["-S"])
+    try:
+        proto, version, driver = v.agent.hello()
+        assert proto == 1 and driver == "direct" and version[0] >= 7, (proto, version, driver)
+        v.agent.ask(qemu.SELFTEST)
+        assert not running(v)
+    finally:
+        v.kill()
+
+
+def check_preload(agent_so, where):
+    """The same without -plugin."""
+    v = qemu.VM("preload", where, agent_so, mem=64, load="preload", extra=["-S"])
+    try:
+        v.agent.hello()
+        v.agent.setup()
+        v.agent.ask(qemu.SELFTEST)
+    finally:
+        v.kill()
+
+
+def check_guest(agent_so, work, where):
+    disk, disk_q = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with pairs.Pair(agent_so, work, mem=128, append="dirty_mib=8", disk_fd=disk_q.fileno()) as p:
+        p.boot()
+        v = p.pvm
+        check_garbage(v)
+        check_order(v)
+        check_boundary(v, disk)
+        check_stop(v)
+        check_daemon_death(v)
+
+
+def main():
+    agent_so, work = os.path.abspath(sys.argv[1]), sys.argv[2]
+    with tempfile.TemporaryDirectory(prefix="colo-agent-") as where:
+        check_bad_arguments(agent_so)
+        check_foreign_program(agent_so, where)
+        for machine in ("pc", "q35"):
+            check_selftest(agent_so, where, machine)
+        check_preload(agent_so, where)
+        check_guest(agent_so, work, where)
+
+
+try:
+    main()
+except kernel.Missing as e:
+    print("skipped:", e)
+    sys.exit(77)
+except qemu.Failed as e:
+    if e.status in (-errno.EOPNOTSUPP, -errno.EPERM):
+        print("skipped:", e)
+        sys.exit(77)
+    raise
