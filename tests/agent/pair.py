@@ -13,6 +13,7 @@ import vm as qemu
 
 HEADER = struct.Struct("=IIQQQ")
 RECORD = struct.Struct("=IIQQ")
+PAGE = qemu.PAGE
 MARKER = b"COLO-MRK"
 
 
@@ -86,24 +87,31 @@ class Pair:
             self.applies.append(b)
         return a, b
 
-    def skip_last_page(self):
-        """Falsify what is staged: the last page with data is left out. Returns what undoes it."""
+    def skip_page(self):
+        """Falsify what is staged: leave out the last page of the longest run. Returns what undoes
+        it. (A page of a short run may hold what it held before: nothing would be missed.)"""
         magic, version, nrec, npages, data_off = HEADER.unpack_from(self.map)
-        saved = self.map[:HEADER.size + nrec * RECORD.size]
-        for i in reversed(range(nrec)):
-            at = HEADER.size + i * RECORD.size
-            block, flags, offset, n = RECORD.unpack_from(self.map, at)
+        end = data_off + npages * PAGE
+        saved = self.map[:HEADER.size + nrec * RECORD.size], data_off, self.map[data_off:end]
+        longest, at, data = (0, 0, 0), HEADER.size, data_off
+        for _ in range(nrec):
+            _, flags, _, n = RECORD.unpack_from(self.map, at)
             if not flags:
-                break
-        records = self.map[HEADER.size:at]
-        if n > 1:
-            records += RECORD.pack(block, flags, offset, n - 1)
-        records += self.map[at + RECORD.size:HEADER.size + nrec * RECORD.size]
-        # data of the page left out is the last, so the rest still lies where it should
-        HEADER.pack_into(self.map, 0, magic, version, len(records) // RECORD.size, npages - 1,
-                         data_off)
-        self.map[HEADER.size:HEADER.size + len(records)] = records
+                data += n * PAGE
+                longest = max(longest, (n, at, data))
+            at += RECORD.size
+        n, at, data = longest
+        assert n > 1, "no run of two pages"
+        block, flags, offset, _ = RECORD.unpack_from(self.map, at)
+        RECORD.pack_into(self.map, at, block, flags, offset, n - 1)
+        HEADER.pack_into(self.map, 0, magic, version, nrec, npages - 1, data_off)
+        self.map.move(data - PAGE, data, end - data)
         return saved
+
+    def undo(self, saved):
+        records, data_off, data = saved
+        self.map[:len(records)] = records
+        self.map[data_off:data_off + len(data)] = data
 
     def stats(self):
         def line(name, rows, total, keys):
