@@ -84,8 +84,8 @@ def _times(report):
         lines.append(f"checkpoints: {causes}; the guest paused {', '.join(pauses)}")
     times = report["failover_ms"]
     if times["total"] is not None:
-        lines.append(f"take-over: noticed after {times['detect']} ms, complete after "
-                     f"{times['total']} ms")
+        lines.append(f"take-over: noticed after {times['detect']:.0f} ms, complete after "
+                     f"{times['total']:.0f} ms")
     lines += [f"{name}: {result}" for name, result in report["checks"].items()]
     return lines
 
