@@ -298,6 +298,8 @@ static void on_syn(void *opaque, const uint8_t *frame, size_t len)
 
 	CHECK(parse_seg(frame, len, false, &s) && (s.flags & F_SYN));
 	b->syns++;
+	if (b->on_syn)
+		b->on_syn(frame, len);
 }
 
 void bed_init(struct bed *b, const struct cm_config *cfg)

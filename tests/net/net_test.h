@@ -82,7 +82,7 @@ struct bed {
 	unsigned syns, wants;
 	enum cm_cause cause;
 	void (*on_release)(struct bed *b, const uint8_t *frame, size_t len);
-	void *opaque;
+	void (*on_syn)(const uint8_t *frame, size_t len);
 };
 void bed_init(struct bed *b, const struct cm_config *cfg);
 void bed_fini(struct bed *b);

@@ -4,10 +4,11 @@
  *
  * Each scenario has a few connections with a random stream, sent by a model of the PVM and one of the
  * SVM: cut at random, repeated with other cuts, doubled, reordered, acknowledging at their own pace.
- * Checkpoints come in the middle (the SVM's model becomes a copy of the PVM's) and are held later.
+ * The SVM has ISNs and timestamps of its own; what it says comes through the translator. Checkpoints
+ * come in the middle (the SVM's model becomes a copy of the PVM's) and are held later.
  * An oracle that knows only what went into the cm judges each frame that leaves:
  *
- *	R1  each byte, and the FIN, was said by the SVM of this epoch, or lies before a held boundary
+ *	R1  each byte, the SYN and the FIN were said by the SVM of this epoch, or lies before a held boundary
  *	R2  the ACK number is not beyond what the SVM acknowledged, or a held boundary had
  *	    a pure ACK that the PVM did not say itself is new to the peer (or it would be a loss report)
  *	    the frame's checksums are right
@@ -30,12 +31,14 @@ struct sender {
 	unsigned n;
 	uint32_t next;         /* first offset that was not sent to q */
 	uint32_t ack;          /* offset in the peer's stream */
+	bool open;             /* it has sent its SYN */
+	uint32_t isn, ts;      /* of offset 0; added to the time */
 };
 
 struct conn {
 	uint8_t stream[STREAM];
 	uint16_t port;
-	uint32_t isn, peer_isn; /* of offset 0 */
+	uint32_t isn, peer_isn; /* of offset 0; isn: in the PVM's count */
 	bool v6, syn;           /* seen from its SYN on; else older than protection */
 	bool syn_left;
 	struct sender pvm, svm;
@@ -43,6 +46,7 @@ struct conn {
 	uint32_t peer_sent;
 	int wrong;              /* offset of the SVM's wrong byte */
 	/* the oracle's */
+	bool syn_said, syn_base, syn_held;
 	bool said[STREAM + 1];  /* by the SVM, and still counting */
 	bool left[STREAM + 1];
 	bool pure[STREAM * 4];  /* ACK numbers of the PVM's pure ACKs */
@@ -54,6 +58,7 @@ struct conn {
 };
 
 static struct bed bed;
+static struct tr *tr;
 static struct rnd rnd;
 static struct conn conns[CONNS];
 static unsigned nconns;
@@ -102,6 +107,7 @@ static void judge(struct bed *b, const uint8_t *f, size_t len)
 	total_left++;
 	c = conn_of(&s);
 	if (s.flags & F_SYN) {
+		CHECK(s.seq == c->isn - 1 && (c->syn_said || c->syn_held));
 		c->syn_left = true;
 		return;
 	}
@@ -114,6 +120,11 @@ static void judge(struct bed *b, const uint8_t *f, size_t len)
 	judge_bytes(c, &s);
 }
 
+static void told_syn(const uint8_t *f, size_t len)
+{
+	tr_pvm_syn(tr, f, len);
+}
+
 static void oracle_boundary(void)
 {
 	for (unsigned i = 0; i < nconns; i++) {
@@ -121,6 +132,8 @@ static void oracle_boundary(void)
 
 		for (uint32_t o = c->emitted; o <= STREAM; o++)
 			c->said[o] = false;
+		c->syn_base = c->pvm.open;
+		c->syn_said &= c->pvm.open;
 		c->base = c->emitted;
 		c->ack_base = c->pvm_acked;
 		if (c->ack_ok > c->ack_base)
@@ -132,6 +145,7 @@ static void oracle_held(void)
 {
 	pending = false;
 	for (unsigned i = 0; i < nconns; i++) {
+		conns[i].syn_held |= conns[i].syn_base;
 		conns[i].held = conns[i].base;
 		conns[i].ack_ok = conns[i].ack_base;
 	}
@@ -142,7 +156,7 @@ static void oracle_held(void)
 static struct tcp_spec spec_of(struct conn *c, const struct sender *s)
 {
 	return (struct tcp_spec){ .v6 = c->v6, .gport = 80, .pport = c->port, .ack = c->peer_isn + s->ack,
-		.flags = F_ACK, .tsval = 1 + (uint32_t)(now / 1000), .tsecr = 1,
+		.flags = F_ACK, .tsval = s->ts + (uint32_t)(now / 1000), .tsecr = 1,
 		.window = (uint16_t)(1 + rnd_below(&rnd, 60000)), .ipid = (uint16_t)rnd_next(&rnd) };
 }
 
@@ -160,7 +174,8 @@ static void to_cm(struct conn *c, bool pvm, const struct tcp_spec *sp, uint64_t 
 		oracle_held(); /* this SVM runs, so its checkpoint is held */
 	if (at == epoch && c->svm.ack > c->ack_ok)
 		c->ack_ok = c->svm.ack;
-	cm_from_svm(bed.cm, at, frame, n, now);
+	if (tr_from_svm(tr, frame, n, now))
+		cm_from_svm(bed.cm, at, frame, n, now);
 }
 
 static void note_said(struct conn *c, struct piece p)
@@ -179,7 +194,7 @@ static void emit(struct conn *c, bool pvm, struct piece p, uint64_t at)
 	memcpy(data, c->stream + p.from, (p.to > STREAM ? STREAM : p.to) - p.from);
 	if (!pvm && c->wrong >= (int)p.from && c->wrong < (int)p.to)
 		data[c->wrong - (int)p.from] ^= 0x40;
-	sp.seq = c->isn + p.from;
+	sp.seq = s->isn + p.from;
 	sp.data = data;
 	sp.len = (p.to > STREAM ? STREAM : p.to) - p.from;
 	sp.flags |= p.to > STREAM ? F_FIN : chance(50) ? F_PSH : 0;
@@ -195,7 +210,7 @@ static void emit_ack(struct conn *c, bool pvm)
 	struct sender *s = pvm ? &c->pvm : &c->svm;
 	struct tcp_spec sp = spec_of(c, s);
 
-	sp.seq = c->isn + s->next;
+	sp.seq = s->isn + s->next;
 	if (chance(20) && s->ack) {
 		sp.nsack = 1;
 		sp.sack[0] = sp.ack + 10;
@@ -208,13 +223,43 @@ static void emit_ack(struct conn *c, bool pvm)
 
 static void emit_syn(struct conn *c, bool pvm)
 {
-	struct tcp_spec sp = spec_of(c, &c->pvm);
+	struct sender *s = pvm ? &c->pvm : &c->svm;
+	struct tcp_spec sp;
 
+	if (!s->open) {
+		s->open = true;
+		s->isn = pvm ? c->isn : (uint32_t)rnd_next(&rnd);
+		s->ts = 1 + rnd_below(&rnd, 5000);
+	}
+	sp = spec_of(c, s);
 	sp.flags = F_SYN | F_ACK;
 	sp.ack = c->peer_isn;
-	sp.seq = pvm ? c->isn - 1 : (uint32_t)rnd_next(&rnd);
+	sp.seq = s->isn - 1;
 	sp.mss = 1460;
+	if (!pvm) {
+		if (pending)
+			oracle_held();
+		c->syn_said = true;
+	}
 	to_cm(c, pvm, &sp, epoch);
+}
+
+/* what the peer would say to the last word of the PVM arrives at the SVM in its own numbers */
+static void check_to_svm(struct conn *c)
+{
+	struct tcp_spec sp = { .to_guest = true, .v6 = c->v6, .gport = 80, .pport = c->port,
+		.seq = c->peer_isn, .flags = F_ACK, .tsval = 1 };
+	uint32_t off = rnd_below(&rnd, STREAM);
+	struct seg s;
+	size_t n;
+
+	if (!c->svm.open || !c->pvm.open)
+		return;
+	sp.ack = c->isn + off;
+	sp.tsecr = c->pvm.ts + 777;
+	n = build_tcp(frame, &sp);
+	CHECK(tr_to_svm(tr, frame, n, now) && checksums_ok(frame, n) && parse_seg(frame, n, true, &s));
+	CHECK(s.ack == c->svm.isn + off && s.seq == sp.seq);
 }
 
 static struct piece cut_new(struct sender *s)
@@ -269,10 +314,25 @@ static void emit_one(struct conn *c, bool pvm)
 		enqueue(s, p);
 }
 
+/* data follows when the peer has got the SYN */
+static void act_opening(struct conn *c, bool pvm)
+{
+	struct sender *s = pvm ? &c->pvm : &c->svm;
+
+	if (!s->open || chance(5))
+		emit_syn(c, pvm);
+}
+
 static void act(struct conn *c, bool pvm)
 {
 	struct sender *s = pvm ? &c->pvm : &c->svm;
 
+	if (!s->open || !c->syn_left) {
+		act_opening(c, pvm);
+		return;
+	}
+	if (chance(5))
+		check_to_svm(c);
 	if (c->peer_sent < 3 * STREAM && chance(10))
 		c->peer_sent += rnd_below(&rnd, 100);
 	if (chance(30) && s->ack < c->peer_sent)
@@ -328,6 +388,7 @@ static void boundary(void)
 		conns[i].wrong = NEVER;
 	}
 	bed.wants = 0;
+	tr_reset(tr);
 }
 
 static void held(void)
@@ -352,12 +413,10 @@ static void start_conn(struct conn *c, uint16_t port)
 	c->syn = chance(70);
 	c->wrong = NEVER;
 	c->pure[0] = true;
-	if (!c->syn)
+	if (c->syn)
 		return;
-	emit_syn(c, chance(50));
-	emit_syn(c, true);
-	emit_syn(c, false);
-	CHECK(c->syn_left);
+	c->syn_left = true;
+	c->pvm = c->svm = (struct sender){ .open = true, .isn = c->isn, .ts = 1 };
 }
 
 static void want(void)
@@ -426,6 +485,9 @@ static void scenario(uint64_t seed)
 	test_seed = rnd.s = seed;
 	bed_init(&bed, NULL);
 	bed.on_release = judge;
+	bed.on_syn = told_syn;
+	tr = tr_new(0);
+	CHECK(tr);
 	now = 1000000;
 	epoch = 1;
 	pending = false;
@@ -449,6 +511,7 @@ static void scenario(uint64_t seed)
 	}
 	check_end();
 	bed_fini(&bed);
+	tr_free(tr);
 }
 
 int main(int argc, char **argv)
