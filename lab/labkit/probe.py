@@ -4,7 +4,7 @@ Waits until a guest serves. Run in the client's namespace:
 
 	python3 -m labkit.probe ADDRESS TIMEOUT SERVICE...
 
-prints one line per service as it comes up; exit status 1 when some are missing at the end.
+prints one line (of the lab's progress) per service as it comes up; exit status 1 when some are missing at the end.
 """
 import socket
 import struct
@@ -78,10 +78,10 @@ def main(args):
         for service in list(missing):
             if works(service, address):
                 missing.remove(service)
-                print(f"{address}: {service} after {time.monotonic() - began:.1f} s", flush=True)
+                print(f"lab: {address}: {service} after {time.monotonic() - began:.1f} s", flush=True)
         time.sleep(INTERVAL)
     if missing:
-        print(f"{address}: no answer from {', '.join(missing)}", flush=True)
+        print(f"lab: {address}: no answer from {', '.join(missing)}", flush=True)
     return 1 if missing else 0
 
 

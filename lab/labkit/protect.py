@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 
 from . import guest, net, proc
 from .errors import LabError
@@ -70,13 +71,23 @@ def start_daemon(lab, host):
     return proc.start(lab, host, command, log_path(lab, host))
 
 
-def status(lab, host):
-    """The daemon's own status as a dict, None when it does not answer."""
-    command = proc.command_in(lab, host, [binary(), "status", "--json", "--node", host,
-                                          config_path(lab)])
+def _ask(lab, host):
+    command = [binary(), "status", "--json", "--node", host, config_path(lab)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def _answer(process, deadline):
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=STATUS_TIMEOUT,
-                              check=False)
-        return json.loads(done.stdout) if done.returncode == 0 else None
+        out, _ = process.communicate(timeout=max(0, deadline - time.monotonic()))
+        return json.loads(out) if process.returncode == 0 else None
     except (subprocess.TimeoutExpired, ValueError):
+        process.kill()
+        process.communicate()
         return None
+
+
+def status(lab):
+    """{host: the daemon's own status as a dict, None when it does not answer}, all asked at once."""
+    deadline = time.monotonic() + STATUS_TIMEOUT
+    asked = {host: _ask(lab, host) for host in net.REPLICATION}
+    return {host: _answer(process, deadline) for host, process in asked.items()}

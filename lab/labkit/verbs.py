@@ -166,20 +166,18 @@ def do_ip(lab, _options):
     print("\n".join(lab.require().data["ips"]))
 
 
-def _plain_status(lab, host):
-    recorded = lab.data["main"].get(host)
-    if not proc.alive(recorded):
-        return None
-    return {"role": "unprotected", "state": "running", "pid": recorded["pid"]}
+def _plain_status(lab):
+    answer = dict.fromkeys(GUEST_HOSTS)
+    for host, recorded in lab.data["main"].items():
+        if proc.alive(recorded):
+            answer[host] = {"role": "unprotected", "state": "running", "pid": recorded["pid"]}
+    return answer
 
 
 def _status(lab):
-    protected = lab.data["mode"] in ("colo", "checkpoint")
-    answer = {"name": lab.name, "mode": lab.data["mode"], "ip": lab.data["ips"],
-              "killed": lab.data["killed"]}
-    for host in GUEST_HOSTS:
-        answer[host] = (protect.status if protected else _plain_status)(lab, host)
-    return answer
+    ask = protect.status if lab.data["mode"] in ("colo", "checkpoint") else _plain_status
+    return {"name": lab.name, "mode": lab.data["mode"], "ip": lab.data["ips"],
+            "killed": lab.data["killed"], **ask(lab)}
 
 
 def do_status(lab, options):

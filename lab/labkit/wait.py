@@ -38,8 +38,8 @@ def _probe(lab, address, services, timeout):
     command = [sys.executable, "-m", "labkit.probe", address, str(timeout), *services]
     environment = dict(os.environ, PYTHONPATH=os.path.join(guest.ROOT, "lab"),
                        PYTHONDONTWRITEBYTECODE="1", COLO_LAB_HOST=f"{lab.name}/client")
-    return subprocess.Popen(proc.command_in(lab, "client", command), stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, env=environment)
+    return subprocess.Popen(proc.command_in(lab, "client", command), stdout=sys.stderr,
+                            env=environment)
 
 
 def dead_host(lab):
@@ -66,9 +66,6 @@ def serving(lab, timeout, addresses=None):
     finally:
         for probe in probes:
             probe.kill()
-    output = [line for probe in probes for line in probe.stdout]
-    for line in output:
-        say(line.rstrip())
     if any(probe.wait() for probe in probes):
         raise failure(lab, f"the guest does not serve within {timeout} s", list(lab.data["main"]))
 
@@ -92,7 +89,7 @@ def protected(lab, timeout):
     deadline = time.monotonic() + timeout
     last = None
     while True:
-        states = {host: protect.status(lab, host) for host in ("a", "b")}
+        states = protect.status(lab)
         text = _describe(states)
         if text != last:
             say(text)
