@@ -43,6 +43,7 @@
 #include "daemon/announce.h"
 #include "daemon/daemon.h"
 #include "daemon/framelog.h"
+#include "net/nudge.h"
 
 #define VNIC_OUT_SIZE (8u << 20)
 #define VNIC_IN_SIZE (2u << 20)
@@ -53,6 +54,9 @@
 /* What the SVM said within this time before the primary was last heard may not have left. */
 #define RESEND_BEFORE_US 300000
 #define TIMESTAMP_BUMP_MS 1000
+#define NUDGE_FLOWS 65536
+/* connections silent for longer have nothing under way */
+#define NUDGE_SINCE_US 5000000
 
 enum nic_mode { NIC_IDLE, NIC_PRIMARY, NIC_GIVEN_UP, NIC_SECONDARY, NIC_SURVIVOR };
 
@@ -76,6 +80,7 @@ struct nic {
 	bool deaf;                  /* secondary, SVM being replaced: what it says does not count */
 	struct framelog input, output; /* secondary */
 	struct announce who;        /* guest's addresses */
+	struct nudge *nudge;        /* secondary: the clients' connections */
 	uint64_t lan_rx, lan_tx, dropped_in, dropped_tap;
 };
 
@@ -261,6 +266,7 @@ static void secondary_output(struct nic *n, uint8_t *frame, size_t len, uint64_t
 		return;
 	announce_learn(&n->who, frame, len);
 	framelog_add(&n->output, 0, now, frame, len);
+	nudge_saw(n->nudge, frame, len, now);
 	peer_send(n->d, PEER_OUTPUT, n->epoch, frame, len, NULL, 0);
 }
 
@@ -400,8 +406,9 @@ int nic_open(struct daemon *d)
 		return n->tap;
 	n->cm = cm_new(&cfg, &cm_callbacks, n);
 	n->tr = tr_new(0);
+	n->nudge = nudge_new(NUDGE_FLOWS);
 	announce_init(&n->who, d->cfg->mac_bytes);
-	if (!n->cm || !n->tr || buffer_init(&n->in, VNIC_IN_SIZE) < 0 ||
+	if (!n->cm || !n->tr || !n->nudge || buffer_init(&n->in, VNIC_IN_SIZE) < 0 ||
 	    buffer_init(&n->out, VNIC_OUT_SIZE) < 0 || framelog_init(&n->input, INPUT_LOG_SIZE) < 0 ||
 	    framelog_init(&n->output, OUTPUT_LOG_SIZE) < 0)
 		return -ENOMEM;
@@ -438,6 +445,7 @@ void nic_close(struct daemon *d)
 		cm_free(n->cm);
 	if (n->tr)
 		tr_free(n->tr);
+	nudge_free(n->nudge);
 	buffer_free(&n->in);
 	buffer_free(&n->out);
 	framelog_free(&n->input);
@@ -641,6 +649,7 @@ void nic_take_over(struct daemon *d, uint64_t lost_at_us)
 	r.epoch = lost_at_us > RESEND_BEFORE_US ? lost_at_us - RESEND_BEFORE_US : 0;
 	announce_send(&n->who, on_release, n);
 	framelog_each(&n->output, resend_one, &r);
+	nudge_send(n->nudge, lost_at_us > NUDGE_SINCE_US ? lost_at_us - NUDGE_SINCE_US : 0, on_release, n);
 	framelog_clear(&n->output);
 	framelog_clear(&n->input);
 }
