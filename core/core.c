@@ -11,7 +11,9 @@
  *  ALONE       primary; its VM serves, unprotected. A peer may come.
  *  SYNCING     linked; the secondary's disk is brought to the primary's content.
  *  SEEDING     the secondary gets RAM by live migration, then the first checkpoint. The primary still
- *              serves unprotected; a loss of the peer costs nothing but the attempt.
+ *              serves unprotected; a loss of the peer costs nothing but the attempt. That ends when
+ *              the first checkpoint is on its way: the secondary may hold it, and so take over,
+ *              before this side knows. From then on a loss of the peer leads to a claim.
  *  PROTECTED   both VMs run. The primary releases nothing the secondary did not agree to.
  *  CLAIMING    the peer is lost; the arbiter is asked. Nothing leaves before it says yes (R4).
  *  TAKEOVER    secondary: the claim is won, a checkpoint being applied is finished first (R3).
@@ -94,8 +96,8 @@ static void enter(struct core *c, enum core_state to)
 		[CORE_STARTING] = TO(CONNECTING) | TO(ALONE) | END,
 		[CORE_CONNECTING] = TO(SYNCING) | END,
 		[CORE_ALONE] = TO(SYNCING) | END,
-		[CORE_SYNCING] = TO(SEEDING) | TO(ALONE) | TO(CONNECTING) | END,
-		[CORE_SEEDING] = TO(PROTECTED) | TO(ALONE) | TO(CONNECTING) | END,
+		[CORE_SYNCING] = TO(SEEDING) | TO(ALONE) | END,
+		[CORE_SEEDING] = TO(PROTECTED) | TO(ALONE) | TO(CLAIMING) | END,
 		[CORE_PROTECTED] = TO(CLAIMING) | TO(GIVEN_UP) | END,
 		[CORE_CLAIMING] = TO(ALONE) | TO(TAKEOVER) | TO(GIVEN_UP) | END,
 		[CORE_TAKEOVER] = TO(ALONE) | END,
@@ -122,6 +124,12 @@ static void claim(struct core *c)
 
 /* --- losing the peer --- */
 
+/* primary: has any of the checkpoint under way left for the secondary? */
+static bool may_be_held(const struct core *c)
+{
+	return c->phase == CORE_SENDING || c->phase == CORE_APPLYING;
+}
+
 static void peer_lost(struct core *c, const struct core_event *e, enum core_loss loss)
 {
 	if (!c->peer_up)
@@ -139,7 +147,10 @@ static void peer_lost(struct core *c, const struct core_event *e, enum core_loss
 		break;
 	case CORE_SYNCING:
 	case CORE_SEEDING:
-		if (c->role == CORE_PRIMARY) {
+		if (c->role == CORE_PRIMARY && may_be_held(c)) {
+			c->phase = CORE_IDLE;
+			claim(c);
+		} else if (c->role == CORE_PRIMARY) {
 			c->phase = CORE_IDLE;
 			enter(c, CORE_ALONE);
 			act(c, CORE_ACT_SERVE);
@@ -176,7 +187,10 @@ static void harvest(struct core *c, enum core_cause cause, uint64_t now_us)
 
 static void want_checkpoint(struct core *c, const struct core_event *e)
 {
-	if (c->role != CORE_PRIMARY || c->state != CORE_PROTECTED)
+	/* output is held from the first boundary on, before the state is PROTECTED */
+	bool under_way = c->phase != CORE_IDLE && c->state == CORE_SEEDING;
+
+	if (c->role != CORE_PRIMARY || (c->state != CORE_PROTECTED && !under_way))
 		return;
 	if (may_checkpoint(c)) {
 		harvest(c, e->cause, e->now_us);
@@ -332,7 +346,7 @@ static void operator_failover(struct core *c, const struct core_event *e)
 
 static bool silent(const struct core *c, uint64_t now_us)
 {
-	return c->peer_up && now_us - c->last_rx_us > c->cfg.heartbeat_us * c->cfg.misses;
+	return c->peer_up && now_us > c->last_rx_us + c->cfg.heartbeat_us * c->cfg.misses;
 }
 
 static void tick(struct core *c, const struct core_event *e)
@@ -380,10 +394,13 @@ static void peer_up(struct core *c, const struct core_event *e)
 	act(c, CORE_ACT_SYNC_DISK);
 }
 
-static void disk_synced(struct core *c)
+static void disk_synced(struct core *c, const struct core_event *e)
 {
 	if (c->state != CORE_SYNCING)
 		return;
+	/* both must ask the arbiter for the same one when they lose each other */
+	if (c->role == CORE_SECONDARY && e->epoch > c->generation)
+		c->generation = e->epoch;
 	enter(c, CORE_SEEDING);
 	if (c->role == CORE_PRIMARY)
 		act(c, CORE_ACT_SEED);
@@ -424,7 +441,7 @@ void core_event(struct core *c, const struct core_event *e)
 	case CORE_EV_PEER_LOST: peer_lost(c, e, e->loss); break;
 	case CORE_EV_RX: c->last_rx_us = e->now_us; break;
 	case CORE_EV_TICK: tick(c, e); break;
-	case CORE_EV_DISK_SYNCED: disk_synced(c); break;
+	case CORE_EV_DISK_SYNCED: disk_synced(c, e); break;
 	case CORE_EV_SEEDED: seeded(c, e); break;
 	case CORE_EV_SEED_FAILED: seed_failed(c, e); break;
 	case CORE_EV_WANT_CHECKPOINT: want_checkpoint(c, e); break;

@@ -76,7 +76,8 @@ enum core_event_type {
 	CORE_EV_PEER_LOST,      /* .loss */
 	CORE_EV_RX,             /* anything came from the peer */
 	CORE_EV_TICK,           /* time has passed; sockets were read before */
-	CORE_EV_DISK_SYNCED,    /* primary: the peer's disk gets the same content */
+	CORE_EV_DISK_SYNCED,    /* primary: the peer's disk gets the same content;
+				 * secondary: the primary says so, .epoch is its generation */
 	CORE_EV_SEEDED,         /* primary: both VMs stand at the same RAM, the PVM is tracked and runs;
 				 * secondary: the SVM has its private view */
 	CORE_EV_SEED_FAILED,
