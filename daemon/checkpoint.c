@@ -62,7 +62,8 @@ static void on_harvested(struct daemon *d, const struct agent_reply *r)
 		  (long long)r->checkpoint.pause_ns / 1000, (long long)r->checkpoint.stop_ns / 1000,
 		  (long long)r->checkpoint.save_ns / 1000, (long long)r->checkpoint.scan_ns / 1000,
 		  (long long)r->checkpoint.copy_ns / 1000, (long long)r->checkpoint.cont_ns / 1000);
-	if (!d->peer.up) {
+	/* the link it was for may be gone, and another one there */
+	if (!d->peer.up || d->core.phase != CORE_HARVESTING) {
 		harvest_failed(d, -EPIPE, "the peer is gone");
 		return;
 	}

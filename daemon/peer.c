@@ -561,7 +561,7 @@ static bool secondary_message(struct daemon *d, unsigned int type, uint64_t epoc
 		checkpoint_boundary(d, epoch, get64(p));
 		return true;
 	case PEER_SYNCED:
-		daemon_event(d, (struct core_event){ .type = CORE_EV_DISK_SYNCED });
+		daemon_event(d, (struct core_event){ .type = CORE_EV_DISK_SYNCED, .epoch = epoch });
 		return true;
 	case PEER_SEED_START: seed_receive(d); return true;
 	case PEER_HANDOVER:

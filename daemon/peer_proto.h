@@ -55,7 +55,7 @@ enum peer_type {
 	PEER_HANDOVER,      /* to secondary: the PVM is gone, take over */
 	PEER_DISMISS,       /* to secondary: never take over */
 	PEER_GUEST_OFF,     /* to secondary: the guest is off, end */
-	PEER_SYNCED,        /* to secondary: disks are alike, seeding begins */
+	PEER_SYNCED,        /* to secondary: disks are alike, seeding begins; epoch: the generation */
 	PEER_GOODBYE,       /* to primary: the secondary ends; payload: text */
 };
 

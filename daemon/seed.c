@@ -144,7 +144,7 @@ void seed_begin(struct daemon *d)
 	d->seed_percent = 0;
 	d->seed_local = d->seed_remote = false;
 	log_info("seeding: live migration to %s", config_peer(d->cfg)->name);
-	peer_send(d, PEER_SYNCED, 0, NULL, 0, NULL, 0);
+	peer_send(d, PEER_SYNCED, d->core.generation, NULL, 0, NULL, 0);
 	peer_send(d, PEER_SEED_START, 0, NULL, 0, NULL, 0);
 }
 
