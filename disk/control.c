@@ -116,7 +116,10 @@ static void serve(struct disk *d, int sock, const struct disk_request *req, int 
 	bool linked;
 	int r;
 
-	dispatch(d, req, fd, &answer);
+	if (sock == d->config.control_fd || req->op == DISK_BOUNDARY)
+		dispatch(d, req, fd, &answer);
+	else
+		answer.status = -EPERM; /* the agent, inside QEMU, marks boundaries and no more */
 	linked = req->op == DISK_LINK && answer.status == 0;
 	if (!linked && fd >= 0)
 		close(fd);
@@ -125,7 +128,7 @@ static void serve(struct disk *d, int sock, const struct disk_request *req, int 
 		return;
 	r = link_start(d); /* after the answer, so that no event overtakes it */
 	if (r)
-		link_fail(d, "cannot start a thread: %s", strerror(-r));
+		link_fail(d, "cannot start a thread: %s", disk_strerror(-r));
 }
 
 /* One request, of the daemon or of the agent. False at end of file. */
@@ -168,7 +171,7 @@ static void primary_link_readable(struct disk *d)
 	else if (n == 0)
 		link_fail(d, "the peer closed the connection");
 	else if (errno != EAGAIN && errno != EINTR)
-		link_fail(d, "the peer is gone: %s", strerror(errno));
+		link_fail(d, "the peer is gone: %s", disk_strerror(errno));
 }
 
 /* nbdkit_shutdown() waits for clients to hang up, but a QEMU that outlives its daemon may not. */
@@ -193,7 +196,7 @@ static void daemon_gone(struct disk *d)
 	settle_stop(d);
 	r = d->role == DISK_SECONDARY ? 0 : storage_flush(&d->storage);
 	if (r)
-		nbdkit_error("last flush: %s", strerror(-r));
+		nbdkit_error("last flush: %s", disk_strerror(-r));
 	end_process(d, r ? 1 : 0);
 }
 
@@ -219,8 +222,10 @@ static void *control_thread(void *arg)
 			primary_link_readable(d);
 		if (p[2].revents)
 			role_link_lost(d);
-		if (p[4].revents && !receive_request(d, d->config.boundary_fd))
-			d->config.boundary_fd = -1; /* QEMU has ended; the daemon knows */
+		if (p[4].revents && !receive_request(d, d->config.boundary_fd)) {
+			close(d->config.boundary_fd); /* QEMU has ended; the daemon knows */
+			d->config.boundary_fd = -1;
+		}
 		if (p[0].revents && !receive_request(d, d->config.control_fd)) {
 			daemon_gone(d);
 			break;

@@ -27,6 +27,13 @@ uint64_t disk_now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+const char *disk_strerror(int errnum)
+{
+	const char *s = strerrordesc_np(errnum);
+
+	return s ? s : "unknown error";
+}
+
 void disk_cond_init(pthread_cond_t *c)
 {
 	pthread_condattr_t attr;
@@ -77,7 +84,7 @@ int disk_init(struct disk *d, char *why, size_t why_size)
 	if (!r)
 		r = link_init(d);
 	if (r)
-		snprintf(why, why_size, "cannot set up caches: %s", strerror(-r));
+		snprintf(why, why_size, "cannot set up caches: %s", disk_strerror(-r));
 	d->ready = r == 0;
 	return r;
 }
@@ -103,7 +110,7 @@ void disk_storage_error(struct disk *d, int r, const char *doing)
 		return;
 	if (!atomic_compare_exchange_strong(&d->last_error_ns, &last, now))
 		return;
-	snprintf(m.text, sizeof(m.text), "%s: %s failed: %s", d->config.file, doing, strerror(-r));
+	snprintf(m.text, sizeof(m.text), "%s: %s failed: %s", d->config.file, doing, disk_strerror(-r));
 	control_send(d, &m, false);
 }
 

@@ -119,6 +119,8 @@ int disk_zero(struct disk *d, uint32_t len, uint64_t off, bool punch, bool fua);
 int disk_flush(struct disk *d);
 /* Tell the daemon that storage failed (r is -errno). */
 void disk_storage_error(struct disk *d, int r, const char *doing);
+/* strerror() takes a lock of the locale's; threads that may be cut off at exit had better not. */
+const char *disk_strerror(int errnum);
 /* A thread that leaves signals to nbdkit. */
 int disk_thread(pthread_t *t, void *(*fn)(void *), void *arg);
 uint64_t disk_now_ns(void);

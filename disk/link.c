@@ -199,7 +199,7 @@ static void *sender(void *arg)
 		pthread_mutex_unlock(&l->lock);
 		sent = send_some(l->fd, p, n);
 		if (sent < 0)
-			link_fail(d, "sending to the peer: %s", strerror((int)-sent));
+			link_fail(d, "sending to the peer: %s", disk_strerror((int)-sent));
 		pthread_mutex_lock(&l->lock);
 		if (sent > 0)
 			ring_take(l, (size_t)sent);

@@ -47,7 +47,7 @@ static bool receive(struct receiver *rx, void *p, size_t max, size_t *got)
 		else if (errno != EINTR)
 			break;
 	}
-	link_fail(rx->d, "receiving from the peer: %s", strerror(errno));
+	link_fail(rx->d, "receiving from the peer: %s", disk_strerror(errno));
 	return false;
 }
 
@@ -82,7 +82,7 @@ static bool storage_ok(struct receiver *rx, int r)
 	if (!r)
 		return true;
 	disk_storage_error(rx->d, r, "writing what the peer sent");
-	link_fail(rx->d, "cannot write what the peer sent: %s", strerror(-r));
+	link_fail(rx->d, "cannot write what the peer sent: %s", disk_strerror(-r));
 	return false;
 }
 
@@ -95,7 +95,7 @@ static void append(struct receiver *rx, uint64_t off, uint32_t len, bool with_da
 static bool cache_ok(struct receiver *rx, int r)
 {
 	if (r && r != -EINTR) /* interrupted: the link has failed already */
-		link_fail(rx->d, "the PVM cache: %s", strerror(-r));
+		link_fail(rx->d, "the PVM cache: %s", disk_strerror(-r));
 	return r == 0;
 }
 

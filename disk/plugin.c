@@ -2,7 +2,7 @@
  *
  * plugin.c - the disk manager as an nbdkit plugin
  *
- * nbdkit -f --exit-with-parent -U SOCKET ./nbdkit-colo-plugin.so file=DISK control-fd=N
+ * nbdkit -f --exit-with-parent -U SOCKET ./nbdkit-colo-plugin.so file=DISK control-fd=N boundary-fd=M
  *
  * The socket exists and DISK_EV_HELLO was sent before the first NBD request is served.
  */
@@ -139,14 +139,14 @@ static int colo_after_fork(void)
 	int r = identity_compute(&disk.storage, &disk.identity);
 
 	if (r) {
-		nbdkit_error("file=%s: reading it: %s", disk.config.file, strerror(-r));
+		nbdkit_error("file=%s: reading it: %s", disk.config.file, disk_strerror(-r));
 		return -1;
 	}
 	r = settle_start(&disk);
 	if (!r)
 		r = control_start(&disk);
 	if (r)
-		nbdkit_error("cannot start: %s", strerror(-r));
+		nbdkit_error("cannot start: %s", disk_strerror(-r));
 	return r ? -1 : 0;
 }
 
@@ -197,7 +197,8 @@ static int report(int r)
 {
 	if (!r)
 		return 0;
-	nbdkit_error("%s: %s", disk.config.file, strerror(-r));
+	if (r != -ESHUTDOWN) /* the last requests after the daemon's end are not worth a line each */
+		nbdkit_error("%s: %s", disk.config.file, disk_strerror(-r));
 	nbdkit_set_error(-r);
 	return -1;
 }

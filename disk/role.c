@@ -170,7 +170,7 @@ void role_commit(struct disk *d, uint64_t epoch, struct disk_message *answer)
 	else if (r == -ENOENT)
 		refuse(answer, r, "the boundary of epoch %llu is not here", (unsigned long long)epoch);
 	else
-		refuse(answer, r, "writing the checkpoint to storage failed: %s", strerror(-r));
+		refuse(answer, r, "writing the checkpoint to storage failed: %s", disk_strerror(-r));
 }
 
 /* What the SVM wrote differs from what the pair agreed on. */

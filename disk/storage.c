@@ -70,7 +70,7 @@ int storage_open(struct storage *st, const char *path, char *why, size_t why_siz
 	if (!r)
 		r = lock_file(st->fd, why, why_size);
 	if (r && !why[0])
-		snprintf(why, why_size, "cannot be opened: %s", strerror(-r));
+		snprintf(why, why_size, "cannot be opened: %s", strerrordesc_np(-r));
 	if (r)
 		storage_close(st);
 	return r;

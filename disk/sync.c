@@ -36,7 +36,7 @@ static bool send_block(struct disk *d, char *buf, uint64_t block)
 	range_unlock(&d->ranges, &held);
 	if (r) {
 		disk_storage_error(d, r, "reading for the peer");
-		link_fail(d, "cannot read what the peer needs: %s", strerror(-r));
+		link_fail(d, "cannot read what the peer needs: %s", disk_strerror(-r));
 	}
 	return ok;
 }
