@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "hash.h"
+#include "jit.h"
 #include "job.h"
 #include "marker.h"
 #include "track.h"
@@ -188,6 +189,8 @@ static int replace_state(struct job *job)
 	t = now_ns();
 	ret = view_drop(&ops.ram, &reply->apply.dropped, &job->err);
 	reply->apply.drop_ns += now_ns() - t;
+	if (ret == 0)
+		jit_keep();
 	if (ret == 0 && ops.net_fd >= 0)
 		ret = marker_write(ops.net_fd, job->req->nonce, &job->err);
 	return ret;

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "jit.h"
 #include "job.h"
 #include "selftest.h"
 #include "stage.h"
@@ -240,6 +241,8 @@ static void dispatch(struct job *job, int fds[2])
 		break;
 	case AGENT_VIEW:
 		in_main_loop(job, view_job);
+		if (job->ret == 0)
+			jit_calibrate(ops.drv);
 		break;
 	case AGENT_APPLY:
 		apply_checked(job);

@@ -52,6 +52,7 @@ static struct {
 	const char *(*ram_idstr)(void *rb);
 	void *(*ram_host)(void *rb);
 	uint64_t (*ram_used)(void *rb);
+	uint64_t (*ram_offset)(void *rb);
 	int (*ram_fd)(void *rb);
 	int (*discard_disable)(bool state);
 	bool (*is_running)(void);
@@ -102,6 +103,7 @@ static const struct symbol symbols[] = {
 	{ "qemu_ram_get_idstr", &q.ram_idstr, false },
 	{ "qemu_ram_get_host_addr", &q.ram_host, false },
 	{ "qemu_ram_get_used_length", &q.ram_used, false },
+	{ "qemu_ram_get_offset", &q.ram_offset, false },
 	{ "qemu_ram_get_fd", &q.ram_fd, false },
 	{ "ram_block_discard_disable", &q.discard_disable, false },
 	{ "runstate_is_running", &q.is_running, false },
@@ -282,6 +284,7 @@ static int add_block(void *rb, void *opaque)
 	strcpy(b->name, q.ram_idstr(rb));
 	b->host = q.ram_host(rb);
 	b->size = (q.ram_used(rb) + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+	b->ram_addr = q.ram_offset(rb);
 	b->anon = q.ram_fd(rb) < 0;
 	b->image_fd = -1;
 	b->image = NULL;

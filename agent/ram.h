@@ -17,6 +17,7 @@ struct ram_block {
 	char name[AGENT_BLOCK_NAME];
 	uint8_t *host;
 	uint64_t size;  /* bytes, whole pages */
+	uint64_t ram_addr; /* where the block begins in QEMU's numbering of all RAM */
 	bool anon;      /* no file behind it: a page that is not mapped reads as zero */
 	int image_fd;   /* memfd of the checkpoint image, -1: this block has no view */
 	uint8_t *image; /* the image, mapped shared */

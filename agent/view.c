@@ -22,6 +22,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "jit.h"
 #include "pagemap.h"
 #include "wp.h"
 
@@ -203,6 +204,8 @@ static int drop_block(const struct ram_block *b, uint64_t *dropped, struct errte
 			for (; i < n && k < 1024; i++, k++) {
 				view.iov[k].iov_base = (void *)(uintptr_t)it->region[i].start;
 				view.iov[k].iov_len = it->region[i].end - it->region[i].start;
+				jit_changed(b, (uint8_t *)view.iov[k].iov_base - b->host,
+					    view.iov[k].iov_len);
 			}
 			ret = drop_batch(view.iov, k, err);
 			if (ret < 0)
@@ -258,6 +261,7 @@ void view_apply(const struct ram *ram, struct stage_reader *r, uint64_t *applied
 			memcpy(b->image + run.offset, run.data, run.npages * PAGE);
 		else
 			zero_run(b, run.offset, run.npages * PAGE);
+		jit_changed(b, run.offset, run.npages * PAGE);
 		*applied += run.npages;
 	}
 }
