@@ -1,0 +1,560 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * sim_node.c - a node's driver: does what the daemon does, in the same order, on models
+ */
+#include "sim.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define LINGER_US 300000
+#define DIAL_US 50000
+#define CLAIM_AGAIN_US 100000
+#define CLAIM_ANSWERED (1ull << 63)
+#define HARVEST_FAILED (1ull << 63)
+
+static struct node *other(struct world *w, const struct node *n)
+{
+	return &w->node[!n->index];
+}
+
+static uint64_t some(struct world *w, uint64_t lo, uint64_t hi)
+{
+	return rnd_in(&w->rnd, lo, hi);
+}
+
+/* --- VM --- */
+
+static void vm_new(struct world *w, struct node *n, bool runs)
+{
+	n->vm.id++;
+	n->vm.alive = true;
+	n->vm.runs = runs;
+	n->vm.half = false;
+	n->vm.h.n = 0;
+	n->agent_busy = false;
+	sim_after(w, some(w, 1, w->gap_us), EV_OUTPUT, n->index, n->vm.id);
+}
+
+static void vm_end(struct node *n)
+{
+	n->vm.alive = n->vm.runs = false;
+}
+
+void node_vm_dies(struct world *w, struct node *n)
+{
+	if (!n->vm.alive)
+		return;
+	vm_end(n);
+	sim_after(w, some(w, 10, 3000), EV_VM_DIED, n->index, n->vm.id);
+}
+
+/* What a guest says depends on what it was, and sometimes on what only this VM sees. */
+static void vm_output(struct world *w, struct node *n)
+{
+	struct history *h = &n->vm.h;
+	uint64_t last = h->n ? h->v[h->n - 1] : 1, same = (last ^ h->n) * 0x9e3779b97f4a7c15ull;
+
+	if (!n->vm.runs || h->n == SIM_OUTPUTS || w->silence)
+		return;
+	h->v[h->n++] = rnd_chance(&w->rnd, w->diverge) ? rnd_next(&w->rnd) : same;
+	if (n->core.role == CORE_PRIMARY)
+		nic_vm_output(w, n);
+	else if (n->linked)
+		link_send(w, n, CONTROL, MSG_OUTPUT, n->nic.epoch, h->v[h->n - 1]);
+}
+
+/* --- link --- */
+
+static void forget_peer(struct node *n)
+{
+	n->seed_local = n->seed_remote = false;
+	n->got_pages = n->got_boundary = n->got_disk = 0;
+}
+
+static void drop_peer(struct world *w, struct node *n)
+{
+	link_close(w, n);
+	forget_peer(n);
+}
+
+static void peer_lost(struct world *w, struct node *n, enum core_loss loss)
+{
+	bool was = n->linked;
+
+	link_close(w, n);
+	if (was)
+		node_event(w, n, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = loss });
+}
+
+static void check_complete(struct world *w, struct node *n)
+{
+	if (n->got_pages && n->got_pages == n->got_boundary && n->got_pages == n->got_disk)
+		node_event(w, n, (struct core_event){ .type = CORE_EV_COMPLETE, .epoch = n->got_pages });
+}
+
+static void seed_receive(struct world *w, struct node *n)
+{
+	if (n->core.state != CORE_SEEDING || n->vm.alive)
+		return;
+	vm_new(w, n, false);
+	sim_after(w, some(w, 1000, 40000), EV_SVM_READY, n->index, n->vm.id);
+}
+
+static void seeded(struct world *w, struct node *n)
+{
+	if (n->seed_local && n->seed_remote)
+		node_event(w, n, (struct core_event){ .type = CORE_EV_SEEDED });
+}
+
+static void to_secondary(struct world *w, struct node *n, const struct msg *m)
+{
+	struct core_event e = { .epoch = m->epoch };
+
+	switch (m->type) {
+	case MSG_SYNCED: e.type = CORE_EV_DISK_SYNCED; node_event(w, n, e); break;
+	case MSG_SEED_START: seed_receive(w, n); break;
+	case MSG_BOUNDARY: n->got_boundary = m->epoch; check_complete(w, n); break;
+	case MSG_DISK_BOUNDARY: n->got_disk = m->epoch; check_complete(w, n); break;
+	case MSG_PAGES:
+		n->got_pages = m->epoch;
+		n->staged = m->value;
+		check_complete(w, n);
+		break;
+	case MSG_HANDOVER: e.type = CORE_EV_HANDOVER; node_event(w, n, e); break;
+	case MSG_DISMISS: e.type = CORE_EV_DISMISSED; node_event(w, n, e); break;
+	case MSG_GUEST_OFF: e.type = CORE_EV_STOP; node_event(w, n, e); break;
+	default: sim_fail(w, "node %u, secondary, got message %d", n->index, m->type);
+	}
+}
+
+static void to_primary(struct world *w, struct node *n, const struct msg *m)
+{
+	struct core_event e = { .epoch = m->epoch };
+
+	switch (m->type) {
+	case MSG_OUTPUT: nic_from_svm(w, n, m->epoch, m->value); break;
+	case MSG_HELD: e.type = CORE_EV_HELD; node_event(w, n, e); break;
+	case MSG_APPLIED: e.type = CORE_EV_APPLIED; node_event(w, n, e); break;
+	case MSG_SEED_READY:
+		n->seed_remote = n->core.state == CORE_SEEDING;
+		seeded(w, n);
+		break;
+	case MSG_GUEST_OFF: /* a survivor ends while it is still linked with its former primary */
+		if (n->core.state == CORE_GIVEN_UP) {
+			peer_lost(w, n, CORE_LOSS_PROTOCOL);
+			break;
+		}
+		/* fall through */
+	default: sim_fail(w, "node %u, primary, got message %d", n->index, m->type);
+	}
+}
+
+static void receive(struct world *w, struct node *n, enum channel c)
+{
+	struct msg m;
+
+	while (link_receive(w, n, c, &m)) {
+		if (m.type == MSG_CLOSE) {
+			peer_lost(w, n, CORE_LOSS_CLOSED);
+			return;
+		}
+		if (c != DISK)
+			node_event(w, n, (struct core_event){ .type = CORE_EV_RX });
+		if (m.type == MSG_HEARTBEAT || n->link == n->former_link)
+			continue;
+		if (n->core.role == CORE_PRIMARY)
+			to_primary(w, n, &m);
+		else
+			to_secondary(w, n, &m);
+	}
+}
+
+static void dial(struct world *w, struct node *n)
+{
+	struct node *o = other(w, n);
+
+	if (n->core.state != CORE_CONNECTING)
+		return;
+	sim_after(w, DIAL_US, EV_DIAL, n->index, 0);
+	if (n->link || w->cut || !o->alive || o->link || o->core.state != CORE_ALONE ||
+	    o->core.role != CORE_PRIMARY || o->core.peer_up || o->stalled_until > w->now)
+		return;
+	link_open(w);
+	sim_after(w, some(w, 1, 1000), EV_PEER_UP, o->index, w->link.id);
+	sim_after(w, some(w, 1, 3000), EV_PEER_UP, n->index, w->link.id);
+}
+
+static void peer_up(struct world *w, struct node *n, uint64_t id)
+{
+	enum channel c;
+
+	if (n->link != id || n->linked)
+		return;
+	n->linked = true;
+	node_event(w, n, (struct core_event){ .type = CORE_EV_PEER_UP });
+	for (c = 0; c < NCHANNELS; c++)
+		receive(w, n, c);
+}
+
+/* --- checkpoints --- */
+
+static void harvested(struct world *w, struct node *n, uint64_t epoch, int status)
+{
+	node_event(w, n, (struct core_event){ .type = CORE_EV_HARVESTED, .epoch = epoch,
+					      .status = status });
+}
+
+static void harvest(struct world *w, struct node *n, uint64_t epoch)
+{
+	if (n->agent_busy) {
+		harvested(w, n, epoch, -EBUSY);
+		return;
+	}
+	n->agent_busy = n->marker_due = true;
+	n->marker_epoch = epoch;
+	sim_after(w, some(w, 50, 3000), EV_SNAPSHOT, n->index, n->vm.id);
+}
+
+static void snapshot(struct world *w, struct node *n)
+{
+	uint64_t failed = n->fail_harvest ? HARVEST_FAILED : 0;
+
+	n->fail_harvest = false;
+	if (!failed) {
+		n->snapshot = w->nsnapshots++;
+		if (w->nsnapshots > SIM_SNAPSHOTS)
+			sim_fail(w, "the simulator has too few snapshots");
+		w->snapshot[n->snapshot] = n->vm.h;
+		link_send(w, n, DISK, MSG_DISK_BOUNDARY, n->marker_epoch, 0);
+		if (n->marker_due)
+			nic_boundary(w, n, n->marker_epoch);
+	}
+	n->marker_due = false;
+	sim_after(w, some(w, 1, 3000), EV_HARVESTED, n->index, n->vm.id | failed);
+}
+
+static void on_harvested(struct world *w, struct node *n, bool failed)
+{
+	uint64_t epoch = n->marker_epoch;
+
+	n->agent_busy = false;
+	/* the link it was for may be gone, and another one there */
+	if (failed || !n->linked || n->core.phase != CORE_HARVESTING) {
+		harvested(w, n, epoch, failed ? -EIO : -EPIPE);
+		return;
+	}
+	w->checkpoints++;
+	link_send(w, n, CONTROL, MSG_BOUNDARY, epoch, 0);
+	harvested(w, n, epoch, 0);
+	link_send(w, n, BULK, MSG_PAGES, epoch, n->snapshot);
+}
+
+static void apply(struct world *w, struct node *n, uint64_t epoch)
+{
+	n->applying = n->staged;
+	n->marker_epoch = epoch;
+	n->vm.runs = false;
+	n->vm.half = true;
+	sim_after(w, some(w, 100, 20000), EV_APPLIED, n->index, n->vm.id);
+}
+
+static void on_applied(struct world *w, struct node *n)
+{
+	int status = n->fail_apply ? -EIO : 0;
+
+	n->fail_apply = false;
+	if (!status) {
+		n->vm.h = w->snapshot[n->applying];
+		n->vm.half = false;
+		n->vm.runs = !w->checkpoint_mode;
+		n->nic.epoch = n->marker_epoch;
+		/* a VM that runs may speak before its driver hears that it does */
+		if (rnd_chance(&w->rnd, 30))
+			vm_output(w, n);
+	}
+	node_event(w, n, (struct core_event){ .type = CORE_EV_APPLY_DONE, .epoch = n->marker_epoch,
+					      .status = status });
+}
+
+/* --- failover --- */
+
+static void claim(struct world *w, struct node *n, uint64_t g)
+{
+	unsigned int i = n->index;
+	int *winner = &w->winner[(g & ~CLAIM_ANSWERED) % SIM_GENERATIONS];
+	bool answered = g & CLAIM_ANSWERED, out = w->now < w->arbiter_out[i];
+
+	g &= ~CLAIM_ANSWERED;
+	if (n->core.state != CORE_CLAIMING || n->core.generation != g)
+		return;
+	if (w->arbiter_none) {
+		w->split = true;
+	} else if (out) {
+		/* what got no answer may have been heard all the same */
+		if (!answered && !*winner && rnd_chance(&w->rnd, 30))
+			*winner = i + 1;
+		node_event(w, n, (struct core_event){ .type = CORE_EV_CLAIM, .status = -EAGAIN });
+		sim_after(w, CLAIM_AGAIN_US, EV_CLAIM, i, g);
+		return;
+	} else if (!answered) {
+		*winner = *winner ? *winner : (int)i + 1;
+		sim_after(w, some(w, 1, 20000), EV_CLAIM, i, g | CLAIM_ANSWERED);
+		return;
+	}
+	w->claims_lost += !w->arbiter_none && *winner != (int)i + 1;
+	node_event(w, n, (struct core_event){ .type = CORE_EV_CLAIM,
+					      .status = w->arbiter_none ? 0 : *winner != (int)i + 1 });
+}
+
+static void survive(struct world *w, struct node *n)
+{
+	n->vm.runs = true;
+	n->nic.released = n->vm.h.n < w->client.n ? n->vm.h.n : w->client.n;
+	nic_pass(w, n, NIC_SURVIVOR);
+	if (n->linked)
+		sim_after(w, LINGER_US, EV_LINGER, n->index, n->link);
+}
+
+static void take_over(struct world *w, struct node *n)
+{
+	check_takeover(w, n);
+	w->takeovers++;
+	n->former_link = n->link;
+	if (!n->vm.alive)
+		return; /* which the core has yet to hear */
+	if (w->checkpoint_mode)
+		sim_after(w, some(w, 100, 20000), EV_LOADED, n->index, n->vm.id);
+	else
+		survive(w, n);
+}
+
+void node_end(struct world *w, struct node *n)
+{
+	sim_trace(w, n->index, "ends");
+	drop_peer(w, n);
+	vm_end(n);
+	n->nic.mode = NIC_OFF;
+	n->alive = false;
+	n->life++;
+}
+
+/* --- core --- */
+
+static void carry_out(struct world *w, struct node *n, const struct core_action *a, enum core_state before)
+{
+	if (!n->alive)
+		sim_fail(w, "node %u: action %d after its end", n->index, a->type);
+	switch (a->type) {
+	case CORE_ACT_SYNC_DISK:
+		if (n->core.role == CORE_PRIMARY)
+			sim_after(w, some(w, 100, 50000), EV_DISK_SYNCED, n->index, n->link);
+		break;
+	case CORE_ACT_SEED:
+		link_send(w, n, CONTROL, MSG_SYNCED, n->core.generation, 0);
+		link_send(w, n, CONTROL, MSG_SEED_START, 0, 0);
+		sim_after(w, some(w, 1000, 60000), EV_SEED_LOCAL, n->index, n->link);
+		break;
+	case CORE_ACT_HARVEST: harvest(w, n, a->epoch); break;
+	case CORE_ACT_RELEASE: nic_held(w, n, a->epoch); break;
+	case CORE_ACT_COMPARE: nic_svm_runs(w, n); break;
+	case CORE_ACT_HELD: link_send(w, n, CONTROL, MSG_HELD, a->epoch, 0); break;
+	case CORE_ACT_APPLY: apply(w, n, a->epoch); break;
+	case CORE_ACT_APPLIED: link_send(w, n, CONTROL, MSG_APPLIED, a->epoch, 0); break;
+	case CORE_ACT_CLAIM: sim_after(w, some(w, 1, 20000), EV_CLAIM, n->index, a->epoch); break;
+	case CORE_ACT_SERVE:
+		if (before == CORE_CLAIMING)
+			check_serves(w, n);
+		nic_pass(w, n, NIC_PASS);
+		break;
+	case CORE_ACT_TAKE_OVER: take_over(w, n); break;
+	case CORE_ACT_HEARTBEAT: link_send(w, n, CONTROL, MSG_HEARTBEAT, 0, 0); break;
+	case CORE_ACT_DROP_PEER: drop_peer(w, n); break;
+	case CORE_ACT_HAND_OVER:
+		link_send(w, n, CONTROL, MSG_HANDOVER, 0, 0);
+		n->nic.mode = NIC_OFF;
+		break;
+	case CORE_ACT_DISMISS: link_send(w, n, CONTROL, MSG_DISMISS, 0, 0); break;
+	case CORE_ACT_KILL_VM:
+		vm_end(n);
+		n->nic.mode = NIC_OFF;
+		break;
+	case CORE_ACT_GUEST_OFF: link_send(w, n, CONTROL, MSG_GUEST_OFF, 0, 0); break;
+	case CORE_ACT_EXIT: node_end(w, n); break;
+	}
+}
+
+static void one_event(struct world *w, struct node *n, const struct core_event *e)
+{
+	struct core_action actions[CORE_MAX_ACTIONS];
+	enum core_state before = n->core.state;
+	uint64_t epoch = n->core.epoch;
+	size_t count, i;
+
+	core_event(&n->core, e);
+	count = n->core.nact;
+	memcpy(actions, n->core.act, count * sizeof(*actions));
+	if (e->type != CORE_EV_RX && e->type != CORE_EV_TICK)
+		sim_trace(w, n->index, "event %d epoch %llu status %d", e->type,
+			  (unsigned long long)e->epoch, e->status);
+	if (n->core.state != before)
+		sim_trace(w, n->index, "%s -> %s", core_state_name(before), core_state_name(n->core.state));
+	if (n->core.state != before && n->core.state == CORE_PROTECTED)
+		w->protections++;
+	if (n->core.epoch < epoch)
+		sim_fail(w, "node %u: epoch goes back", n->index);
+	for (i = 0; i < count; i++)
+		carry_out(w, n, &actions[i], before);
+}
+
+static void arm_tick(struct world *w, struct node *n)
+{
+	uint64_t next = core_next_tick(&n->core);
+
+	if (!n->alive || next == UINT64_MAX)
+		return;
+	next = next <= w->now ? w->now + 1 : next;
+	if (n->tick_at > w->now && n->tick_at <= next)
+		return;
+	n->tick_at = next + rnd_below(&w->rnd, 1000);
+	sim_after(w, n->tick_at - w->now, EV_TICK, n->index, 0);
+}
+
+void node_event(struct world *w, struct node *n, struct core_event e)
+{
+	const unsigned int size = sizeof(n->queue) / sizeof(*n->queue);
+
+	e.now_us = w->now;
+	if (!n->alive)
+		return;
+	if (n->queued - n->taken == size)
+		sim_fail(w, "node %u: too many events at once", n->index);
+	n->queue[n->queued++ % size] = e;
+	if (n->in_core)
+		return;
+	n->in_core = true;
+	while (n->taken != n->queued) {
+		e = n->queue[n->taken++ % size];
+		if (n->alive)
+			one_event(w, n, &e);
+	}
+	n->in_core = false;
+	if (e.type != CORE_EV_RX)
+		arm_tick(w, n);
+}
+
+static void tick(struct world *w, struct node *n)
+{
+	enum channel c;
+
+	if (w->now < n->tick_at)
+		return; /* another one is due later */
+	n->tick_at = 0;
+	for (c = 0; c < NCHANNELS; c++)
+		receive(w, n, c);
+	node_event(w, n, (struct core_event){ .type = CORE_EV_TICK });
+	if (n->alive && core_next_tick(&n->core) <= w->now)
+		sim_fail(w, "node %u: a tick leaves another one due", n->index);
+}
+
+void node_start(struct world *w, unsigned int i, enum core_role role)
+{
+	struct node *n = &w->node[i];
+	struct core_config c = {
+		.role = role, .heartbeat_us = w->heartbeat_us, .misses = w->misses,
+		.periodic_us = w->periodic_us, .checkpoint_mode = w->checkpoint_mode,
+	};
+	unsigned int life = n->life + 1, vm = n->vm.id;
+
+	memset(n, 0, sizeof(*n));
+	n->index = i;
+	n->life = life;
+	n->vm.id = vm;
+	n->alive = true;
+	n->former_link = ~0u;
+	core_init(&n->core, &c);
+	sim_trace(w, i, "starts as %s", role == CORE_PRIMARY ? "primary" : "secondary");
+	sim_after(w, some(w, 100, 5000), EV_START, i, 0);
+}
+
+static void start(struct world *w, struct node *n)
+{
+	if (n->core.role == CORE_PRIMARY) {
+		vm_new(w, n, true);
+		nic_pass(w, n, NIC_PASS);
+	}
+	node_event(w, n, (struct core_event){ .type = CORE_EV_STARTED });
+	dial(w, n);
+}
+
+/* what belongs to a VM is forgotten when that VM has ended */
+static void vm_happens(struct world *w, struct node *n, const struct ev *e)
+{
+	if ((unsigned int)e->arg != n->vm.id)
+		return;
+	if (e->type == EV_VM_DIED) {
+		node_event(w, n, (struct core_event){ .type = CORE_EV_VM_DIED });
+		return;
+	}
+	if (!n->vm.alive)
+		return;
+	switch (e->type) {
+	case EV_OUTPUT:
+		sim_after(w, some(w, 1, 2 * w->gap_us), EV_OUTPUT, n->index, n->vm.id);
+		vm_output(w, n);
+		break;
+	case EV_SNAPSHOT: snapshot(w, n); break;
+	case EV_HARVESTED: on_harvested(w, n, e->arg & HARVEST_FAILED); break;
+	case EV_APPLIED: on_applied(w, n); break;
+	case EV_LOADED: survive(w, n); break;
+	default: /* EV_SVM_READY */
+		if (n->fail_seed) {
+			n->fail_seed = false;
+			node_event(w, n, (struct core_event){ .type = CORE_EV_SEED_FAILED });
+		} else {
+			link_send(w, n, CONTROL, MSG_SEED_READY, 0, 0);
+		}
+	}
+}
+
+static void seed_local(struct world *w, struct node *n)
+{
+	if (n->fail_seed) {
+		n->fail_seed = false;
+		node_event(w, n, (struct core_event){ .type = CORE_EV_SEED_FAILED });
+		return;
+	}
+	n->seed_local = true;
+	seeded(w, n);
+}
+
+void node_happens(struct world *w, struct node *n, const struct ev *e)
+{
+	bool same_link = n->linked && n->link == e->arg;
+
+	switch (e->type) {
+	case EV_START: start(w, n); break;
+	case EV_CHANNEL:
+		if (n->link == e->arg / NCHANNELS)
+			receive(w, n, e->arg % NCHANNELS);
+		break;
+	case EV_TICK: tick(w, n); break;
+	case EV_DISK_SYNCED:
+		if (same_link)
+			node_event(w, n, (struct core_event){ .type = CORE_EV_DISK_SYNCED });
+		break;
+	case EV_SEED_LOCAL:
+		if (same_link)
+			seed_local(w, n);
+		break;
+	case EV_CLAIM: claim(w, n, e->arg); break;
+	case EV_LINGER:
+		if (same_link)
+			peer_lost(w, n, CORE_LOSS_CLOSED);
+		break;
+	case EV_WAIT: nic_missing(w, n, e->arg); break;
+	case EV_DIAL: dial(w, n); break;
+	case EV_PEER_UP: peer_up(w, n, e->arg); break;
+	default: vm_happens(w, n, e);
+	}
+}
