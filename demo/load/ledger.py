@@ -28,6 +28,7 @@ class Ledger:
         self.pause = pause
         self.number = 0
         self.acknowledged = []
+        self.ports = set()
 
     async def run(self, deadline):
         """Commit tokens until @deadline."""
@@ -46,6 +47,7 @@ class Ledger:
             gaps.end(time.monotonic(), True)
             self.account.failed(f"connect: {err!r}")
             return False
+        self.ports.add(session.local_port())
         gaps.resume(time.monotonic())
         try:
             while time.monotonic() < deadline:

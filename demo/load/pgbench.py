@@ -59,22 +59,11 @@ def log_read(prefix):
     return ends
 
 
-def longest_gap(ends):
-    """Longest time between two transactions of one client: (gap, time of its end)."""
-    best = (0.0, None)
-    for times in ends.values():
-        times.sort()
-        for before, after in zip(times, times[1:]):
-            best = max(best, (after - before, after), key=lambda pair: pair[0])
-    return best
-
-
-def fill(account, report, ends):
-    """Enter a report and a transaction log into @account."""
+def fill(account, report):
+    """Enter a report into @account. Gaps are not in it: pgbench only knows whole transactions."""
     account.requests = report["requests"] + report["failed"] + report["aborted"]
     account.failures = report["failed"] + report["aborted"]
     account.broken = report["aborted"]
-    account.waited(longest_gap(ends)[0])
     account.extra["rate"] = report["rate"]
     if account.failures:
         account.note(f"pgbench: {report['failed']} failed, {report['aborted']} clients aborted")

@@ -64,6 +64,10 @@ class Connection:
             raise
         return self
 
+    def local_port(self):
+        """The client's own port."""
+        return self.writer.get_extra_info("sockname")[1]
+
     def close(self):
         """Close the socket; a Terminate message is sent if it can be."""
         self.writer.write(b"X\0\0\0\4")
