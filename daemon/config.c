@@ -73,7 +73,7 @@ static const struct key host_keys[] = {
 struct parser {
 	struct config *c;
 	FILE *f;
-	int line;
+	int line, failed_line;
 	bool failed;
 	bool seen[NKEYS];
 	bool host_seen[2][NHOST_KEYS];
@@ -89,6 +89,7 @@ __attribute__((format(printf, 2, 3))) static int fail(struct parser *p, const ch
 	if (p->failed)
 		return 0;
 	p->failed = true;
+	p->failed_line = p->line;
 	n = snprintf(p->error, p->error_size, "%s:", p->c->path);
 	if (p->line && n < (int)p->error_size)
 		n += snprintf(p->error + n, p->error_size - n, "%d:", p->line);
@@ -165,6 +166,9 @@ static int set_number(struct parser *p, const struct key *k, const char *where, 
 static int set_text(struct parser *p, const struct key *k, const char *where, const char *text,
 		    char *out)
 {
+	/* only what is empty by default may be empty */
+	if (!*text && (!k->def || *k->def))
+		return fail(p, "[%s] %s: empty", where, k->name);
 	if (strlen(text) >= k->size)
 		return fail(p, "[%s] %s: longer than %zu characters", where, k->name, k->size - 1);
 	if (k->type == KEY_NAME && *text && !is_name(text))
@@ -227,6 +231,8 @@ static int on_host_key(struct parser *p, const char *section, const char *name, 
 		return 0;
 	for (i = 0; i < NHOST_KEYS; i++)
 		if (!strcmp(name, host_keys[i].name)) {
+			if (p->host_seen[h - p->c->host][i])
+				return fail(p, "[%s] %s: given twice", section, name);
 			p->host_seen[h - p->c->host][i] = true;
 			return set_value(p, &host_keys[i], h, section, value);
 		}
@@ -260,9 +266,12 @@ static int on_key(void *user, const char *section, const char *name, const char 
 static char *read_line(char *s, int n, void *stream)
 {
 	struct parser *p = stream;
+	char *r = fgets(s, n, p->f);
 
 	p->line++;
-	return fgets(s, n, p->f);
+	if (r && strlen(s) == (size_t)n - 1 && s[n - 2] != '\n')
+		fail(p, "longer than %d characters", n - 2);
+	return r;
 }
 
 static void set_defaults(struct parser *p)
@@ -326,6 +335,8 @@ static void check_whole(struct parser *p, const char *node)
 		     c->host[0].name);
 	if (strcmp(c->arbiter, "none"))
 		fail(p, "[arbiter] type: '%s' is not known; only 'none' is built so far", c->arbiter);
+	if (strlen(c->tap) > 15)
+		fail(p, "[net] tap: longer than 15 characters");
 	if (c->wait_min_us > c->wait_max_us)
 		fail(p, "[protection] wait-min: longer than wait-max");
 	if (strcmp(c->machine, "pc") && strcmp(c->machine, "q35"))
@@ -349,7 +360,8 @@ int config_load(struct config *c, const char *path, const char *node, char *erro
 	}
 	r = ini_parse_stream(read_line, &p, on_key, &p);
 	fclose(p.f);
-	if (r > 0 && !p.failed) {
+	if (r > 0 && (!p.failed || r < p.failed_line)) {
+		p.failed = false;
 		p.line = r;
 		fail(&p, "neither a [section] nor a key = value");
 	}

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * test_config.c - what is wrong with a configuration is said in one line that names file, line and key
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/config.h"
+
+static char path[] = "/tmp/colo-test-config-XXXXXX";
+static struct config config;
+static char error[512];
+
+/* the least that is accepted, 11 lines; %s: what a test adds in line 12 */
+static const char base[] =
+	"[vm]\n"
+	"name = web\n"
+	"mac = 52:54:00:12:34:56\n"
+	"disk = /srv/web.img\n"
+	"\n"
+	"; hosts\n"
+	"[host a]\n"
+	"address = 10.0.0.1\n"
+	"[host b]\n"
+	"address = 10.0.0.2\n"
+	"\n";
+
+static int load(const char *text, const char *more, const char *node)
+{
+	FILE *f = fopen(path, "w");
+
+	assert_non_null(f);
+	fprintf(f, "%s%s", text, more);
+	assert_int_equal(fclose(f), 0);
+	*error = 0;
+	return config_load(&config, path, node, error, sizeof(error));
+}
+
+static void assert_error(const char *text, const char *more, const char *want)
+{
+	assert_int_equal(load(text, more, "a"), -EINVAL);
+	if (strncmp(error, path, strlen(path)) || strcmp(error + strlen(path), want))
+		fail_msg("\n  '%s%s'\n  gives  '%s'\n  wanted '%s%s'", text == base ? "..." : text, more, error,
+			 path, want);
+	assert_null(strchr(error, '\n'));
+}
+
+static int setup(void **state)
+{
+	int fd = mkstemp(path);
+
+	return fd < 0 ? -1 : close(fd);
+}
+
+static int teardown(void **state)
+{
+	return unlink(path);
+}
+
+static void test_defaults(void **state)
+{
+	assert_int_equal(load(base, "", "b"), 0);
+	assert_string_equal(config.name, "web");
+	assert_int_equal(config.memory, 1u << 30);
+	assert_int_equal(config.vcpus, 1);
+	assert_string_equal(config.machine, "pc");
+	assert_string_equal(config.accel, "tcg");
+	assert_int_equal(config.mode, MODE_COLO);
+	assert_int_equal(config.heartbeat_us, 100000);
+	assert_int_equal(config.misses, 5);
+	assert_int_equal(config.host[0].port, 7400);
+	assert_string_equal(config.primary, "a");
+	assert_string_equal(config_local(&config)->name, "b");
+	assert_string_equal(config_peer(&config)->name, "a");
+	assert_false(config_is_primary(&config));
+	assert_string_equal(config_local(&config)->state, "/run/colo/web");
+	assert_memory_equal(config.mac_bytes, "\x52\x54\x00\x12\x34\x56", 6);
+}
+
+static void test_overrides_and_units(void **state)
+{
+	assert_int_equal(load(base, "disk = /b.img\nbridge = br7\nport = 7\nstate = /tmp/s\n"
+			      "[vm]\nmemory = 512M\nprimary = b\n[net]\nbridge=br0\n"
+			      "[protection]\nmode = checkpoint\ninterval=20ms\nperiodic = 2s\nwait-min=1500us\n"
+			      "[disk]\ncache-max = 1048576k\n", "b"), 0);
+	assert_string_equal(config_disk(&config), "/b.img");
+	assert_string_equal(config_bridge(&config), "br7");
+	assert_int_equal(config_local(&config)->port, 7);
+	assert_string_equal(config_local(&config)->state, "/tmp/s");
+	assert_int_equal(config.memory, 512u << 20);
+	assert_true(config_is_primary(&config));
+	assert_int_equal(config.mode, MODE_CHECKPOINT);
+	assert_int_equal(config.interval_us, 20000);
+	assert_int_equal(config.periodic_us, 2000000);
+	assert_int_equal(config.wait_min_us, 1500);
+	assert_int_equal(config.cache_max, 1u << 30);
+	assert_int_equal(load(base, "", "a"), 0);
+	assert_string_equal(config_disk(&config), "/srv/web.img");
+}
+
+static void test_long_line(void **state)
+{
+	char more[400] = "[vm]\nappend = ";
+
+	memset(more + strlen(more), 'x', 300);
+	assert_int_equal(load(base, more, "a"), -EINVAL);
+	assert_string_equal(error + strlen(path), ":13: longer than 198 characters");
+	more[strlen("[vm]\n") + 190] = 0;
+	assert_int_equal(load(base, more, "a"), 0);
+	assert_int_equal(strlen(config.append), 190 - strlen("append = "));
+}
+
+static const struct {
+	const char *more, *want;
+} bad[] = {
+	{ "[vm]\nspeed = 7\n", ":13: [vm] speed: unknown key" },
+	{ "[host b]\nspeed = 7\n", ":13: [host b] speed: unknown key" },
+	{ "[wm]\nname = x\n", ":13: [wm]: unknown section" },
+	{ "nonsense\n", ":12: neither a [section] nor a key = value" },
+	{ "[vm\nmemory = 1G\n", ":12: neither a [section] nor a key = value" },
+	{ "[vm]\nname = other\n", ":13: [vm] name: given twice" },
+	{ "[host b]\naddress = 10.0.0.3\n", ":13: [host b] address: given twice" },
+	{ "[vm]\nmemory = lots\n", ":13: [vm] memory: 'lots' is not a number (a size like 512M or 2G)" },
+	{ "[vm]\nmemory = 1M\n", ":13: [vm] memory: '1M' is out of range (a size like 512M or 2G)" },
+	{ "[vm]\nmemory = 99999999999999999999G\n",
+	  ":13: [vm] memory: '99999999999999999999G' is not a number (a size like 512M or 2G)" },
+	{ "[vm]\nmemory = 17179869184G\n",
+	  ":13: [vm] memory: '17179869184G' is not a number (a size like 512M or 2G)" },
+	{ "[vm]\nvcpus = 0\n", ":13: [vm] vcpus: '0' is out of range" },
+	{ "[vm]\nvcpus = -1\n", ":13: [vm] vcpus: '-1' is not a number" },
+	{ "[vm]\nvcpus = 2x\n", ":13: [vm] vcpus: '2x' is not a number" },
+	{ "[vm]\nvcpus =\n", ":13: [vm] vcpus: '' is not a number" },
+	{ "[vm]\nmachine = microvm\n", ": [vm] machine: 'microvm' is neither pc nor q35" },
+	{ "[vm]\naccel = xen\n", ": [vm] accel: 'xen' is neither tcg nor kvm" },
+	{ "[vm]\nprimary = c\n", ": [vm] primary: 'c' is none of the two hosts" },
+	{ "[vm]\nqemu =\n", ":13: [vm] qemu: empty" },
+	{ "[net]\ntap = a/b\n", ":13: [net] tap: 'a/b' may have letters, digits, '-', '_' and '.' only" },
+	{ "[net]\ntap = a-name-of-16-chr\n", ": [net] tap: longer than 15 characters" },
+	{ "[net]\nbridge = a-name-of-sixteen-characters-twice-over\n",
+	  ":13: [net] bridge: longer than 31 characters" },
+	{ "[protection]\nmode = remus\n", ":13: [protection] mode: 'remus' is neither colo nor checkpoint" },
+	{ "[protection]\ninterval = 50\n",
+	  ":13: [protection] interval: '50' is not a number (a time like 50ms or 10s)" },
+	{ "[protection]\ninterval = 1us\n",
+	  ":13: [protection] interval: '1us' is out of range (a time like 50ms or 10s)" },
+	{ "[protection]\nwait-min = 2s\n", ": [protection] wait-min: longer than wait-max" },
+	{ "[arbiter]\ntype = etcd\n", ": [arbiter] type: 'etcd' is not known; only 'none' is built so far" },
+	{ "[host c]\naddress = 10.0.0.3\n",
+	  ":13: [host c]: a pair has two hosts, 'a' and 'b' are named already" },
+	{ "[host ]\naddress = 10.0.0.3\n", ":13: [host ]: not a name" },
+	{ "[host a b]\naddress = 10.0.0.3\n", ":13: [host a b]: not a name" },
+	{ "[host b]\nport = 65536\n", ":13: [host b] port: '65536' is out of range" },
+};
+
+static void test_bad(void **state)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		assert_error(base, bad[i].more, bad[i].want);
+}
+
+#define HOSTS "[host a]\naddress = x\n[host b]\naddress = y\n"
+
+static void test_bad_whole(void **state)
+{
+	assert_error("", "", ": [vm] name: missing");
+	assert_error("[vm]\nname = w\n", HOSTS, ": [vm] mac: missing");
+	assert_error("[vm]\nname =\n", HOSTS, ":2: [vm] name: empty");
+	assert_error("[vm]\nname = a b\n", "", ":2: [vm] name: 'a b' may have letters, digits, '-', '_' and '.' only");
+	assert_error("[vm]\nmac = 01:00:00:00:00:01\n", "",
+		     ":2: [vm] mac: '01:00:00:00:00:01' is not a unicast MAC address like 52:54:00:12:34:56");
+	assert_error("[vm]\nmac = 52:54\n", "",
+		     ":2: [vm] mac: '52:54' is not a unicast MAC address like 52:54:00:12:34:56");
+	assert_error("[vm]\nname=w\nmac=52:54:00:00:00:01\n", "[host a]\naddress = x\n",
+		     ": two [host NAME] sections are needed, 1 found");
+	assert_error("[vm]\nname=w\nmac=52:54:00:00:00:01\n", HOSTS,
+		     ": [vm] disk: missing (or give one in each [host])");
+	assert_error("[vm]\nname=w\nmac=52:54:00:00:00:01\ndisk=d\n", "[host a]\naddress=x\n[host b]\nport=1\n",
+		     ": [host b] address: missing");
+	assert_error("[vm]\nname=w\nmac=52:54:00:00:00:01\ndisk=d\n", "[host a]\naddress=x\n[host b]\naddress=x\n",
+		     ": [host b] address: the same as that of [host a]");
+	assert_error("name = w\n", "", ":1: []: unknown section");
+}
+
+static void test_node(void **state)
+{
+	char want[300];
+
+	snprintf(want, sizeof(want), "%s: no section [host c]; this file has 'a' and 'b' (choose one with "
+		 "--node)", path);
+	assert_int_equal(load(base, "", "c"), -EINVAL);
+	assert_string_equal(error, want);
+	assert_int_equal(load(base, "", NULL), -EINVAL); /* this machine is neither a nor b */
+	assert_non_null(strstr(error, "choose one with --node"));
+}
+
+static void test_no_file(void **state)
+{
+	assert_int_equal(config_load(&config, "/nonexistent.conf", "a", error, sizeof(error)), -EINVAL);
+	assert_string_equal(error, "/nonexistent.conf: No such file or directory");
+	assert_int_equal(config_load(&config, "/", "a", error, sizeof(error)), -EINVAL);
+	assert_true(!strncmp(error, "/: ", 3));
+}
+
+/* any bytes: accepted or refused with one line, nothing worse */
+static void test_garbage(void **state)
+{
+	static char text[4096];
+	unsigned int seed = getpid(), i, k, n;
+
+	print_message("seed %u\n", seed);
+	srand(seed);
+	for (i = 0; i < 3000; i++) {
+		n = snprintf(text, sizeof(text), "%s", base);
+		for (k = rand() % 8; k; k--)
+			text[rand() % n] = "\n[]= \t;#\"a\xff\x01" "9"[rand() % 13];
+		if (load(text, "", "a") < 0) {
+			assert_true(*error);
+			assert_null(strchr(error, '\n'));
+		}
+	}
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_overrides_and_units),
+		cmocka_unit_test(test_long_line),
+		cmocka_unit_test(test_bad),
+		cmocka_unit_test(test_bad_whole),
+		cmocka_unit_test(test_node),
+		cmocka_unit_test(test_no_file),
+		cmocka_unit_test(test_garbage),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
