@@ -442,9 +442,18 @@ static int direct_load(int fd, struct errtext *err)
 	return 0;
 }
 
+/* As QEMU's own reset does: a VM in these states runs again only after one. */
+static const char *const ended[] = { "shutdown", "internal-error", "guest-panicked" };
+
 static void direct_reset(void)
 {
 	q.reset(0); /* SHUTDOWN_CAUSE_NONE: no event */
+	for (unsigned int i = 0; i < sizeof(ended) / sizeof(ended[0]); i++) {
+		int state = runstate(ended[i]);
+
+		if (state >= 0 && q.runstate_check(state))
+			q.runstate_set(runstate("paused"));
+	}
 }
 
 /* --- clocks --- */

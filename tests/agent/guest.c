@@ -7,7 +7,8 @@
  *   jit                 rewrite code with what the time stamp counter says (so it differs between
  *                       PVM and SVM), run it, compare with what it should return
  *   count               print the time once a second
- *   echo                answer raw frames with the guest's clocks, send one every 20 ms
+ *   echo                answer raw frames with the guest's clocks, send one every 20 ms; a frame
+ *                       with the id "poweroff" ends the guest
  *
  * Every fault found is a line with the word CORRUPT.
  */
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/reboot.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -192,6 +194,8 @@ static void echo(void)
 			if (write(fd, &f, sizeof(f)) < 0)
 				usleep(1000);
 		} else if (read(fd, &f, sizeof(f)) == sizeof(f)) {
+			if (!memcmp(&f.id, "poweroff", sizeof(f.id)))
+				reboot(RB_POWER_OFF);
 			stamp(&f, f.id);
 			if (write(fd, &f, sizeof(f)) < 0)
 				usleep(1000);

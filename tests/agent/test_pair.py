@@ -62,6 +62,15 @@ def check_hostile(p):
         assert p.svm.qmp.ask("query-status")["status"] == "running"
 
 
+def check_ended(p):
+    """An SVM that shut down on its own is brought back by the next checkpoint."""
+    p.svm.nic.power_off()
+    qemu.wait_status(p.svm, ("shutdown",))
+    a, b = p.checkpoint(hashed=True)
+    assert a["hash"] == b["hash"]
+    assert p.svm.qmp.ask("query-status")["status"] == "running"
+
+
 def check_negative(p):
     """A page left out on purpose must be seen, or the hashes prove nothing."""
     nonce = os.urandom(16)
@@ -135,6 +144,7 @@ def main():
             check_checkpoints(p, n)
             check_failed_checkpoint(p)
             check_hostile(p)
+            check_ended(p)
             check_negative(p)
             check_clocks(p)
             check_failover(p)

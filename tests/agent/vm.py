@@ -154,6 +154,11 @@ class Nic:
         self.sock.sendall(struct.pack(">I", len(frame)) + frame)
         self.sock.setblocking(False)
 
+    def power_off(self):
+        """Let the guest end itself."""
+        ident = int.from_bytes(b"poweroff", "little")
+        self.send(FRAME.pack(b"\xff" * 6, b"\x52" * 6, ETHERTYPE, ident, 0, 0, b""))
+
     def clocks(self, ident, timeout=2.0):
         """Ask the guest for its clocks: (host ns half way, guest ns, guest TSC, round trip ns)"""
         self.frames()
@@ -188,8 +193,8 @@ class VM:
             args += f",diskfd={disk_fd}"
             passed.append(disk_fd)
         cmd = [os.environ.get("QEMU", "qemu-system-x86_64"), "-nodefaults", "-no-user-config",
-               "-display", "none", "-machine", machine, "-accel", "tcg", "-cpu", "max",
-               "-m", str(mem), "-smp", str(smp),
+               "-display", "none", "-no-shutdown", "-machine", machine, "-accel", "tcg",
+               "-cpu", "max", "-m", str(mem), "-smp", str(smp),
                "-global", "apic-common.vapic=off",
                "-chardev", f"socket,id=qmp,fd={qmp_q.fileno()}", "-mon", "chardev=qmp,mode=control",
                "-chardev", f"file,id=con,path={self.log}", "-serial", "chardev:con",
