@@ -250,6 +250,7 @@ struct daemon {
 	char exe_dir[256];      /* where agent and plugin may lie in a build tree */
 	double seed_percent;
 	bool seed_local, seed_remote; /* this side and the peer are done */
+	bool seed_migrating;    /* primary: QEMU's migration may yet stop the VM */
 	int exit_status;
 	bool ending;
 };

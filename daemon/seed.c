@@ -20,6 +20,7 @@
 #include "daemon/daemon.h"
 
 #define POLL_MS 50
+#define SETTLE_MS 10
 #define MIGRATION_BANDWIDTH (4ll << 30)
 #define MIGRATION_DOWNTIME_MS 300
 
@@ -35,12 +36,54 @@ static bool active(const struct daemon *d)
 	return d->core.state == CORE_SEEDING && d->vm.qmp;
 }
 
+/* --- a migration that is given up --- */
+
+/* It may have been over a moment before: then it has stopped the VM, and nobody else lets it run on. */
+static void on_settled(void *arg, json_t *result, const char *error)
+{
+	struct daemon *d = arg;
+
+	if (error || !d->seed_migrating)
+		return;
+	d->seed_migrating = false;
+	if (json_is_true(json_object_get(result, "running")))
+		return;
+	log_info("seeding: given up, the guest runs on");
+	qmp_command(d->vm.qmp, "cont", NULL, -1, NULL, NULL);
+}
+
+static void on_settling(void *arg, json_t *result, const char *error)
+{
+	static const char *const last[] = { "none", "completed", "failed", "cancelled" };
+	const char *s = json_string_value(json_object_get(result, "status"));
+	struct daemon *d = arg;
+	bool over = !s;
+	size_t i;
+
+	for (i = 0; s && i < sizeof(last) / sizeof(*last); i++)
+		over = over || !strcmp(s, last[i]);
+	if (error || !over || !d->seed_migrating)
+		return;
+	uv_timer_stop(&d->seed_poll);
+	qmp_command(d->vm.qmp, "query-status", NULL, -1, on_settled, d);
+}
+
+static void poll_settling(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	if (d->vm.qmp)
+		qmp_command(d->vm.qmp, "query-migrate", NULL, -1, on_settling, d);
+}
+
 void seed_cancel(struct daemon *d)
 {
 	uv_timer_stop(&d->seed_poll);
 	d->seed_local = d->seed_remote = false;
-	if (daemon_is_primary(d) && d->vm.qmp)
-		qmp_command(d->vm.qmp, "migrate_cancel", NULL, -1, NULL, NULL);
+	if (!daemon_is_primary(d) || !d->vm.qmp || !d->seed_migrating)
+		return;
+	qmp_command(d->vm.qmp, "migrate_cancel", NULL, -1, NULL, NULL);
+	uv_timer_start(&d->seed_poll, poll_settling, SETTLE_MS, SETTLE_MS);
 }
 
 /* --- primary --- */
@@ -59,6 +102,7 @@ static void on_running(void *arg, json_t *result, const char *error)
 		failed(d, "cont", error);
 		return;
 	}
+	d->seed_migrating = false;
 	log_info("seeding: RAM is copied, the guest runs on");
 	d->seed_local = true;
 	both_done(d);
@@ -132,6 +176,7 @@ static void primary_channel(struct daemon *d, int fd)
 {
 	struct qmp *q = d->vm.qmp;
 
+	d->seed_migrating = true;
 	qmp_command(q, "migrate-set-parameters",
 		    json_pack("{s:I s:I}", "max-bandwidth", (json_int_t)MIGRATION_BANDWIDTH,
 			      "downtime-limit", (json_int_t)MIGRATION_DOWNTIME_MS), -1, NULL, NULL);
@@ -141,6 +186,10 @@ static void primary_channel(struct daemon *d, int fd)
 
 void seed_begin(struct daemon *d)
 {
+	if (d->seed_migrating) {
+		failed(d, "migration", "the last one is not over yet");
+		return;
+	}
 	d->seed_percent = 0;
 	d->seed_local = d->seed_remote = false;
 	log_info("seeding: live migration to %s", config_peer(d->cfg)->name);
