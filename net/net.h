@@ -103,6 +103,8 @@ void cm_svm_runs(struct cm *cm, uint64_t now_us);
 uint64_t cm_tick(struct cm *cm, uint64_t now_us);
 uint64_t cm_next_tick(const struct cm *cm);
 void cm_get_stats(const struct cm *cm, struct cm_stats *out);
+/* one line about the oldest frame that is held, for a log */
+void cm_explain(const struct cm *cm, uint64_t now_us, char *text, size_t size);
 
 /*
  * Translator, on the secondary. A connection opened since the last checkpoint has another ISN, and

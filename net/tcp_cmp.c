@@ -25,7 +25,8 @@
  * the SVM are of an older incarnation of the connection and ignored. A SYN of the PVM with a new number
  * starts a new incarnation; what is still held of the old one leaves with the next boundary.
  *
- * RST. It stays behind what is held before it and leaves when the SVM has sent one too.
+ * RST. It stays behind what is held before it and leaves when the SVM has sent one too, or when both
+ * have sent their FIN at the same place.
  *
  * Acknowledgements (rule R2): tcp_leave.c.
  *
@@ -272,6 +273,7 @@ static void match_syn(struct cm *cm, struct flow *fl)
 	if (!tcp_knows(fl, T_SYN_ACK))
 		return;
 	t->ack_ok = t->ack_out = t->syn_ack;
+	t->window_out = 0xffff;
 	t->known |= T_ACK_OK | T_ACK_OUT;
 }
 
@@ -297,10 +299,11 @@ static void new_incarnation(struct cm *cm, struct flow *fl, const struct frame *
 		.svm_syn_opts = old.svm_syn_opts,
 		.peer_isn = old.peer_isn,
 	};
-	if (f->flags & TCP_ACK) {
-		t->known |= T_SYN_ACK | T_PVM_ACK;
-		t->syn_ack = t->pvm_ack = f->ack;
-	}
+	if (!(f->flags & TCP_ACK))
+		return;
+	t->known |= T_SYN_ACK | T_WSCALE;
+	t->syn_ack = f->ack;
+	t->wscale = f->wscale == 0xff ? 0 : f->wscale > 14 ? 14 : f->wscale;
 }
 
 static void pvm_syn(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
@@ -417,14 +420,18 @@ static void svm_data(struct cm *cm, struct flow *fl, const struct frame *f)
 		keep(cm, fl, &v, seq_max(v.seq, fl->tcp.matched));
 }
 
-static void svm_ack(struct cm *cm, struct flow *fl, uint32_t ack, uint64_t now)
+static void svm_ack(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
 {
 	struct tcp_state *t = &fl->tcp;
+	bool known = tcp_knows(fl, T_ACK_OK);
 
-	if (tcp_knows(fl, T_ACK_OK) && !seq_after(ack, t->ack_ok))
+	if (known && seq_after(t->ack_ok, f->ack))
+		return; /* late */
+	t->known |= T_ACK_OK | T_SVM_WINDOW;
+	t->svm_window = f->window;
+	if (known && f->ack == t->ack_ok)
 		return;
-	t->known |= T_ACK_OK;
-	t->ack_ok = ack;
+	t->ack_ok = f->ack;
 	if (!fl->owed)
 		return;
 	fl->owed->time = now; /* the SVM goes on: begin to wait anew */
@@ -434,42 +441,56 @@ static void svm_ack(struct cm *cm, struct flow *fl, uint32_t ack, uint64_t now)
 
 /* --- entry points --- */
 
-void tcp_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+static void note_pvm(struct flow *fl, const struct frame *f)
 {
 	struct tcp_state *t = &fl->tcp;
+	uint32_t end = f->seq + f->body_len + (f->flags & (TCP_FIN | TCP_SYN) ? 1 : 0);
+	bool known = tcp_knows(fl, T_PVM_ACK);
 
-	if (f->flags & TCP_SYN) {
+	if (!(f->flags & TCP_ACK))
+		return;
+	t->pvm_seq = known ? seq_max(t->pvm_seq, end) : end;
+	t->pvm_ack = known ? seq_max(t->pvm_ack, f->ack) : f->ack;
+	t->pvm_window = f->window;
+	t->known |= T_PVM_ACK;
+	if (!f->ts)
+		return;
+	t->known |= T_PVM_TS;
+	t->pvm_ts = frame_be32(f->data + f->ts);
+}
+
+void tcp_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+{
+	if (f->flags & TCP_SYN)
 		pvm_syn(cm, fl, f, now);
-		return;
-	}
-	if (f->flags & TCP_RST) {
+	else if (f->flags & TCP_RST)
 		pvm_rst(cm, fl, f, now);
-		return;
-	}
-	if (f->flags & TCP_ACK) {
-		t->pvm_ack = tcp_knows(fl, T_PVM_ACK) ? seq_max(t->pvm_ack, f->ack) : f->ack;
-		t->known |= T_PVM_ACK;
-	}
-	if (f->body_len || f->flags & TCP_FIN)
+	else if (f->body_len || f->flags & TCP_FIN)
 		pvm_data(cm, fl, f, f->seq, now);
 	else
 		tcp_leave_ack(cm, fl, f, now);
+	if (!(f->flags & TCP_RST))
+		note_pvm(fl, f);
 }
 
 void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
 {
+	bool rst = f->flags & TCP_RST, data = f->body_len || f->flags & TCP_FIN;
+
 	if (f->flags & TCP_SYN) {
 		svm_syn(cm, fl, f, now);
 		return;
 	}
-	if (tcp_knows(fl, T_SYN_WAIT) && !(f->flags & TCP_RST))
+	if (tcp_knows(fl, T_SYN_WAIT) && !rst)
 		return;
-	if (f->flags & TCP_RST)
+	if (rst)
 		fl->tcp.known |= T_SVM_RST;
 	else if (f->flags & TCP_ACK)
-		svm_ack(cm, fl, f->ack, now);
-	if (!(f->flags & TCP_RST) && (f->body_len || f->flags & TCP_FIN))
+		svm_ack(cm, fl, f, now);
+	if (!rst && data)
 		svm_data(cm, fl, f);
+	else if (!rst && f->flags & TCP_ACK)
+		tcp_forward_ack(cm, fl, f);
 	tcp_serve(cm, fl, now);
 }
 
@@ -514,12 +535,14 @@ void tcp_new_epoch(struct flow *fl, bool was_held)
 	if (was_held)
 		t->safe = t->matched;
 	t->matched = t->pvm_next;
-	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SVM_SYN | T_SVM_FIN | T_SVM_RST | T_ACK_OK | T_ACK_SAFE);
+	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SVM_SYN | T_SVM_FIN | T_SVM_RST | T_SVM_WINDOW |
+			       T_ACK_OK | T_ACK_SAFE);
 	if (!tcp_knows(fl, T_PVM_ACK))
 		return;
 	if (known)
 		t->known |= T_ACK_SAFE;
 	t->ack_safe = seq_min(ack, t->pvm_ack);
 	t->ack_ok = t->ack_out = t->pvm_ack;
+	t->window_out = t->pvm_window;
 	t->known |= T_ACK_OK | T_ACK_OUT;
 }

@@ -12,6 +12,16 @@
  * new with the smaller number does not leave: a repeated ACK is a loss report to the peer. In both
  * cases the flow owes its peer the full acknowledgement; it is kept as a pure ACK (`owed`) and leaves,
  * as far as allowed, when the SVM's advances. SYN and RST are not clamped, both VMs have sent one.
+ *
+ * An SVM that is behind in receiving may have lost a segment that the PVM has. Only the SVM's own ACKs
+ * tell the peer which: while it is behind, they leave (with the PVM's sequence number and timestamp), the
+ * repeated ones too, and what leaves of the PVM loses its SACK option, which would say the opposite.
+ *
+ * Window. The peer may send only what both VMs have room for: the right edge of what leaves is the lesser
+ * of both, or, where the scale is unknown (the connection is older than its entry), the lesser number.
+ * An ACK of the PVM that would only have moved the window beyond the SVM's does not leave, since it
+ * would look like a loss report. When the SVM's window opens its ACK leaves. A window that only the SVM
+ * has closed is owed like an acknowledgement: it may mean that the SVM's application is stuck.
  */
 #include <string.h>
 
@@ -32,24 +42,52 @@ static uint32_t ack_allowed(const struct cm *cm, const struct flow *fl)
 	return cm_pending(cm) ? fl->tcp.ack_safe : fl->tcp.ack_ok;
 }
 
+/* Both VMs have ended the stream alike: whether one of them then answers a late segment with a RST is a
+ * matter of timing, and takes nothing from the client. */
+static bool all_was_said(const struct cm *cm, const struct flow *fl)
+{
+	return tcp_knows(fl, T_PVM_FIN) && tcp_knows(fl, T_SVM_FIN) &&
+	       seq_after(may_leave(cm, fl), fl->tcp.pvm_fin);
+}
+
 bool tcp_can_leave(const struct cm *cm, const struct flow *fl, uint8_t flags, uint32_t end)
 {
 	if (flags & TCP_RST)
-		return tcp_knows(fl, T_SVM_RST);
+		return tcp_knows(fl, T_SVM_RST) || all_was_said(cm, fl);
 	if (seq_after(end, may_leave(cm, fl)))
 		return false;
 	return (flags & TCP_SYN) || !(flags & TCP_ACK) || ack_known(cm, fl);
 }
 
-static void ack_left(struct cm *cm, struct flow *fl, uint32_t ack)
+/* The window to leave with the ACK number `out`, where the PVM says `window` at `ack`. */
+static uint16_t window_allowed(const struct cm *cm, const struct flow *fl, uint32_t ack, uint16_t window,
+	uint32_t out)
+{
+	const struct tcp_state *t = &fl->tcp;
+	uint32_t edge, n;
+
+	if (cm_pending(cm) || !tcp_knows(fl, T_SVM_WINDOW))
+		return window;
+	if (!tcp_knows(fl, T_WSCALE))
+		return window < t->svm_window ? window : t->svm_window;
+	edge = seq_min(ack + ((uint32_t)window << t->wscale),
+		t->ack_ok + ((uint32_t)t->svm_window << t->wscale));
+	n = seq_after(edge, out) ? (edge - out) >> t->wscale : 0;
+	return n > 0xffff ? 0xffff : (uint16_t)n;
+}
+
+/* an acknowledgement left; does it make the one that is owed needless? */
+static void ack_left(struct cm *cm, struct flow *fl, uint32_t ack, uint16_t window)
 {
 	struct tcp_state *t = &fl->tcp;
+	struct buf *b = fl->owed;
 
 	t->ack_out = tcp_knows(fl, T_ACK_OUT) ? seq_max(t->ack_out, ack) : ack;
+	t->window_out = window;
 	t->known |= T_ACK_OUT;
-	if (!fl->owed || seq_after(fl->owed->ack, ack))
+	if (!b || seq_after(b->ack, ack))
 		return;
-	if (fl->owed->body_len || fl->owed->ack != ack) /* else it may tell a window */
+	if (b->ack != ack || (b->shut ? window != 0 : b->body_len != 0))
 		cm_drop_owed(cm, fl);
 }
 
@@ -72,7 +110,7 @@ static struct buf *owed_buf(struct cm *cm, struct flow *fl, uint64_t now)
 }
 
 /* remember the acknowledgement of a frame that may not leave as it is */
-static void owe(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+static void owe(struct cm *cm, struct flow *fl, const struct frame *f, bool shut, uint64_t now)
 {
 	uint32_t seq = f->seq + f->body_len + (f->flags & TCP_FIN ? 1 : 0);
 	struct buf *b;
@@ -86,49 +124,44 @@ static void owe(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t 
 	b->len = frame_make_ack(b->data, f, seq);
 	b->ack = f->ack;
 	b->body_len = seq - f->seq; /* 0: the PVM said it so */
+	b->shut = shut;
 	cm->stats.held_packets++;
 	cm->stats.held_bytes += b->len;
 }
 
-static void emit_clamped(struct cm *cm, const struct frame *f, uint32_t ack)
+static void emit_as(struct cm *cm, struct flow *fl, const struct frame *f, uint32_t ack, uint16_t window)
 {
-	memcpy(cm->scratch, f->data, f->len);
-	frame_tcp_set32(cm->scratch, f, FRAME_TCP_ACK(f), ack);
-	cm_emit(cm, cm->scratch, f->len);
+	if (ack != f->ack || window != f->window) {
+		memcpy(cm->scratch, f->data, f->len);
+		frame_tcp_set_window(cm->scratch, f, window);
+		if (ack != f->ack) {
+			frame_tcp_set32(cm->scratch, f, FRAME_TCP_ACK(f), ack);
+			frame_tcp_drop_sack(cm->scratch, f);
+		}
+		cm_emit(cm, cm->scratch, f->len);
+	} else {
+		cm_emit(cm, f->data, f->len);
+	}
+	ack_left(cm, fl, ack, window);
 }
 
 /* a frame of which all bytes may leave goes, its acknowledgement as far as allowed */
 void tcp_leave(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
 {
-	uint32_t ack = ack_allowed(cm, fl);
-	bool free_ack = !(f->flags & TCP_ACK) || (f->flags & (TCP_SYN | TCP_RST));
+	uint32_t ack;
+	uint16_t window;
 
-	if (free_ack || !seq_after(f->ack, ack)) {
+	if (!(f->flags & TCP_ACK) || (f->flags & (TCP_SYN | TCP_RST))) {
 		cm_emit(cm, f->data, f->len);
-		if (!free_ack)
-			ack_left(cm, fl, f->ack);
 		return;
 	}
-	owe(cm, fl, f, now);
-	emit_clamped(cm, f, ack);
-	ack_left(cm, fl, ack);
-}
-
-/* the same for a held frame, which is freed */
-static void leave_held(struct cm *cm, struct flow *fl, struct buf *b, uint64_t now)
-{
-	bool free_ack = !(b->flags & TCP_ACK) || (b->flags & (TCP_SYN | TCP_RST));
-	struct frame f;
-
-	if (!free_ack && seq_after(b->ack, ack_allowed(cm, fl))) {
-		frame_parse(&f, b->data, b->len);
-		owe(cm, fl, &f, now);
-		frame_tcp_set32(b->data, &f, FRAME_TCP_ACK(&f), ack_allowed(cm, fl));
-		b->ack = ack_allowed(cm, fl);
-	}
-	if (!free_ack)
-		ack_left(cm, fl, b->ack);
-	cm_let_go(cm, fl, b);
+	ack = seq_min(f->ack, ack_allowed(cm, fl));
+	window = window_allowed(cm, fl, f->ack, f->window, ack);
+	if (ack != f->ack)
+		owe(cm, fl, f, false, now);
+	else if (!window && f->window)
+		owe(cm, fl, f, true, now);
+	emit_as(cm, fl, f, ack, window);
 }
 
 /* is this acknowledgement news to the peer? */
@@ -153,33 +186,37 @@ static void serve_owed(struct cm *cm, struct flow *fl)
 {
 	struct buf *b = fl->owed;
 	uint32_t ack;
+	uint16_t window;
 	struct frame f;
 
 	if (!b || !ack_known(cm, fl))
 		return;
 	ack = seq_min(b->ack, ack_allowed(cm, fl));
-	if (ack == b->ack) {
-		if (!b->body_len || ack_is_new(fl, ack))
-			cm_emit(cm, b->data, b->len);
-		ack_left(cm, fl, ack);
+	if (ack != b->ack && !ack_is_new(fl, ack))
+		return;
+	frame_parse(&f, b->data, b->len);
+	window = window_allowed(cm, fl, f.ack, f.window, ack);
+	if (ack == b->ack && b->shut && !window)
+		return;
+	if (ack != b->ack || b->shut || !b->body_len || ack_is_new(fl, ack))
+		emit_as(cm, fl, &f, ack, window);
+	if (ack == f.ack)
 		cm_drop_owed(cm, fl);
-	} else if (ack_is_new(fl, ack)) {
-		frame_parse(&f, b->data, b->len);
-		emit_clamped(cm, &f, ack);
-		ack_left(cm, fl, ack);
-	}
 }
 
 void tcp_release(struct cm *cm, struct flow *fl, uint64_t now)
 {
 	struct buf *b;
+	struct frame f;
 
 	while ((b = fl->held.head) && tcp_can_leave(cm, fl, b->flags, b->end)) {
 		if (b->flags & TCP_RST)
 			flow_set_closed(&cm->flows, &fl->node, true);
 		else if (!cm_pending(cm))
 			cm_lag(cm, b->time, now);
-		leave_held(cm, fl, b, now);
+		frame_parse(&f, b->data, b->len);
+		tcp_leave(cm, fl, &f, now);
+		cm_drop(cm, fl, b);
 	}
 }
 
@@ -189,13 +226,50 @@ void tcp_serve(struct cm *cm, struct flow *fl, uint64_t now)
 	serve_owed(cm, fl);
 }
 
+/* Does this ACK of the PVM, which may leave, only move the window to where the SVM's does not let it? */
+static bool window_is_masked(const struct cm *cm, const struct flow *fl, const struct frame *f)
+{
+	const struct tcp_state *t = &fl->tcp;
+	uint16_t window = window_allowed(cm, fl, f->ack, f->window, f->ack);
+
+	return window != f->window && window == t->window_out && f->window != t->pvm_window &&
+	       tcp_knows(fl, T_ACK_OUT) && f->ack == t->ack_out && !f->sack;
+}
+
 /* A segment without payload leaves, or becomes what is owed, of which the part that is allowed leaves. */
 void tcp_leave_ack(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
 {
-	if (!(f->flags & TCP_ACK) || (ack_known(cm, fl) && !seq_after(f->ack, ack_allowed(cm, fl)))) {
+	if (!(f->flags & TCP_ACK)) {
+		cm_emit(cm, f->data, f->len);
+	} else if (!ack_known(cm, fl) || seq_after(f->ack, ack_allowed(cm, fl))) {
+		owe(cm, fl, f, false, now);
+		serve_owed(cm, fl);
+	} else if (!window_is_masked(cm, fl, f)) {
 		tcp_leave(cm, fl, f, now);
-		return;
 	}
-	owe(cm, fl, f, now);
-	serve_owed(cm, fl);
+}
+
+void tcp_forward_ack(struct cm *cm, struct flow *fl, const struct frame *f)
+{
+	struct tcp_state *t = &fl->tcp;
+	uint32_t ack;
+	uint16_t window;
+
+	if (!tcp_knows(fl, T_PVM_ACK) || (f->ts != 0) != tcp_knows(fl, T_PVM_TS))
+		return;
+	ack = seq_min(f->ack, t->pvm_ack);
+	window = window_allowed(cm, fl, t->pvm_ack, t->pvm_window, ack);
+	if (!seq_after(t->pvm_ack, f->ack) &&
+	    !(tcp_knows(fl, T_ACK_OUT) && ack == t->ack_out && window > t->window_out))
+		return;
+	memcpy(cm->scratch, f->data, f->len);
+	frame_tcp_set32(cm->scratch, f, FRAME_TCP_SEQ(f), t->pvm_seq);
+	frame_tcp_set32(cm->scratch, f, FRAME_TCP_ACK(f), ack);
+	frame_tcp_set_window(cm->scratch, f, window);
+	if (f->ts)
+		frame_tcp_set32(cm->scratch, f, f->ts, t->pvm_ts);
+	if (ack != f->ack)
+		frame_tcp_drop_sack(cm->scratch, f);
+	cm_emit(cm, cm->scratch, f->len);
+	ack_left(cm, fl, ack, window);
 }
