@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Drive lab/lab from Python. Every call has a time limit; what was started is stopped by pid."""
+import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -10,10 +12,16 @@ UP_TIMEOUT = 240
 CALL_TIMEOUT = 30
 STATUS_TIMEOUT = 5
 DOWN_TIMEOUT = 60
+LOCK_DIR = "/run/lock"
 
 
 class LabError(Exception):
     """A call of lab/lab failed; the text says which and why."""
+
+
+def interrupted(signum, _frame):
+    """A signal ends the program as Ctrl-C does."""
+    raise KeyboardInterrupt(signum)
 
 
 def group_kill(child):
@@ -26,11 +34,36 @@ def group_kill(child):
 
 
 class Lab:
-    """One lab, known by its name."""
+    """One lab, known by its name, for one program at a time."""
 
-    def __init__(self, root, name=None):
+    def __init__(self, root, name):
         self.path = os.path.join(root, "lab", "lab")
-        self.environment = dict(os.environ, LAB_NAME=name) if name else None
+        self.name = name
+        self.environment = dict(os.environ, LAB_NAME=name)
+        self.lock = None
+
+    def claim(self):
+        """Make sure that no other program uses this lab, and clear away what a crash left of it."""
+        self.lock = open(os.path.join(LOCK_DIR, f"colo-lab-{self.name}.lock"), "w",
+                         encoding="ascii")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise LabError(f"another program uses the lab '{self.name}' (--name NAME gives this "
+                           "one a lab of its own)") from err
+        self.down()
+
+    @contextlib.contextmanager
+    def session(self):
+        """Claim the lab; on the way out, however that happens, stop all that it runs."""
+        self.claim()
+        signal.signal(signal.SIGTERM, interrupted)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            self.down()
 
     def start(self, verb, *args, **popen):
         """Start a verb and return the process, a group of its own."""
@@ -88,7 +121,7 @@ class Lab:
         """Path of a host's disk, where the lab keeps it."""
         sys.path.insert(0, os.path.dirname(self.path))
         from labkit import state  # pylint: disable=import-outside-toplevel
-        return state.Lab((self.environment or os.environ).get("LAB_NAME", "lab")).disk(host)
+        return state.Lab(self.name).disk(host)
 
     def down(self):
         """Stop all that the lab runs."""
