@@ -130,40 +130,73 @@ static bool may_be_held(const struct core *c)
 	return c->phase == CORE_SENDING || c->phase == CORE_APPLYING;
 }
 
+static void drop_peer(struct core *c)
+{
+	c->peer_up = false;
+	act(c, CORE_ACT_DROP_PEER);
+}
+
+/* The pair is broken. A link that is not closed stays until the arbiter has answered: the winner uses
+ * it to tell the other, which may only have been asleep. */
+static void protected_peer_lost(struct core *c)
+{
+	if (c->role == CORE_PRIMARY)
+		c->phase = CORE_IDLE;
+	if (c->loss == CORE_LOSS_CLOSED)
+		drop_peer(c);
+	if (c->role == CORE_SECONDARY && c->loss == CORE_LOSS_PROTOCOL) {
+		/* a primary that talks nonsense lives, and may serve: this is no case for a takeover */
+		drop_peer(c);
+		act(c, CORE_ACT_KILL_VM);
+		quit(c, CORE_FAILED, -1);
+		return;
+	}
+	claim(c);
+}
+
+static void seeding_peer_lost(struct core *c)
+{
+	drop_peer(c);
+	if (c->role == CORE_SECONDARY) {
+		/* half a seed is of no use, and its disk content is undefined */
+		act(c, CORE_ACT_KILL_VM);
+		quit(c, CORE_FAILED, -1);
+		return;
+	}
+	c->phase = CORE_IDLE;
+	enter(c, CORE_ALONE);
+	act(c, CORE_ACT_SERVE);
+}
+
 static void peer_lost(struct core *c, const struct core_event *e, enum core_loss loss)
 {
 	if (!c->peer_up)
 		return;
-	c->peer_up = false;
+	if (c->state == CORE_CLAIMING) {
+		if (loss == CORE_LOSS_CLOSED)
+			drop_peer(c);
+		return;
+	}
 	c->loss = loss;
 	c->lost_at_us = c->last_rx_us;
 	c->detected_us = e->now_us;
-	act(c, CORE_ACT_DROP_PEER);
 	switch (c->state) {
 	case CORE_PROTECTED:
-		if (c->role == CORE_PRIMARY)
-			c->phase = CORE_IDLE;
-		claim(c);
+		protected_peer_lost(c);
 		break;
 	case CORE_SYNCING:
 	case CORE_SEEDING:
-		if (c->role == CORE_PRIMARY && may_be_held(c)) {
-			c->phase = CORE_IDLE;
-			claim(c);
-		} else if (c->role == CORE_PRIMARY) {
-			c->phase = CORE_IDLE;
-			enter(c, CORE_ALONE);
-			act(c, CORE_ACT_SERVE);
-		} else {
-			/* half a seed is of no use, and its disk content is undefined */
-			act(c, CORE_ACT_KILL_VM);
-			quit(c, CORE_FAILED, -1);
-		}
+		if (c->role == CORE_PRIMARY && may_be_held(c))
+			protected_peer_lost(c);
+		else
+			seeding_peer_lost(c);
 		break;
 	case CORE_GIVEN_UP:
+		drop_peer(c);
 		quit(c, CORE_STOPPED, 0);
 		break;
 	default:
+		drop_peer(c);
 		break;
 	}
 }
@@ -297,23 +330,31 @@ static void claim_answer(struct core *c, const struct core_event *e)
 		enter(c, CORE_ALONE);
 		if (c->peer_up) {
 			act(c, CORE_ACT_DISMISS);
-			act(c, CORE_ACT_DROP_PEER);
-			c->peer_up = false;
+			drop_peer(c);
 		}
 		act(c, CORE_ACT_SERVE);
 	} else {
 		enter(c, CORE_TAKEOVER);
+		if (c->peer_up && c->loss == CORE_LOSS_SILENT) {
+			act(c, CORE_ACT_TAKEN);
+			drop_peer(c);
+		}
 		if (c->phase == CORE_IDLE)
 			take_over(c);
 	}
 }
 
+static void give_up(struct core *c, enum core_loss why)
+{
+	c->phase = CORE_IDLE;
+	enter(c, CORE_GIVEN_UP);
+	act(c, CORE_ACT_HAND_OVER)->loss = why;
+}
+
 static void vm_died(struct core *c)
 {
 	if (c->role == CORE_PRIMARY && c->state == CORE_PROTECTED && c->peer_up) {
-		c->phase = CORE_IDLE;
-		enter(c, CORE_GIVEN_UP);
-		act(c, CORE_ACT_HAND_OVER);
+		give_up(c, CORE_LOSS_PVM_DIED);
 		return;
 	}
 	if (c->state == CORE_FAILED || c->state == CORE_STOPPED || c->state == CORE_GIVEN_UP)
@@ -329,35 +370,52 @@ static void handover(struct core *c, const struct core_event *e)
 {
 	if (c->role != CORE_SECONDARY || c->state != CORE_PROTECTED)
 		return;
-	c->loss = CORE_LOSS_PVM_DIED;
+	c->loss = e->loss;
 	c->lost_at_us = c->detected_us = e->now_us;
 	claim(c);
 }
 
-static void operator_failover(struct core *c, const struct core_event *e)
+/* The primary gives up its role before the secondary takes it: never both. */
+static void operator_failover(struct core *c)
 {
-	if (c->role != CORE_SECONDARY || c->state != CORE_PROTECTED)
+	if (c->role == CORE_SECONDARY && c->state == CORE_PROTECTED && c->peer_up)
+		act(c, CORE_ACT_ASK);
+}
+
+static void asked(struct core *c)
+{
+	if (c->role != CORE_PRIMARY || c->state != CORE_PROTECTED || !c->peer_up)
 		return;
-	peer_lost(c, e, CORE_LOSS_MANUAL);
-	c->lost_at_us = c->detected_us = e->now_us;
+	act(c, CORE_ACT_KILL_VM);
+	give_up(c, CORE_LOSS_MANUAL);
+}
+
+static void taken(struct core *c)
+{
+	if (c->role != CORE_PRIMARY || (c->state != CORE_PROTECTED && c->state != CORE_CLAIMING))
+		return;
+	drop_peer(c);
+	act(c, CORE_ACT_KILL_VM);
+	quit(c, CORE_FAILED, -1);
 }
 
 /* --- time --- */
 
 static bool silent(const struct core *c, uint64_t now_us)
 {
-	return c->peer_up && now_us > c->last_rx_us + c->cfg.heartbeat_us * c->cfg.misses;
+	return c->peer_up && c->state != CORE_CLAIMING &&
+	       now_us > c->last_rx_us + c->cfg.heartbeat_us * c->cfg.misses;
 }
 
 static void tick(struct core *c, const struct core_event *e)
 {
-	if (silent(c, e->now_us)) {
-		peer_lost(c, e, CORE_LOSS_SILENT);
-		return;
-	}
 	if (c->peer_up && e->now_us - c->last_tx_us >= c->cfg.heartbeat_us) {
 		c->last_tx_us = e->now_us;
 		act(c, CORE_ACT_HEARTBEAT);
+	}
+	if (silent(c, e->now_us)) {
+		peer_lost(c, e, CORE_LOSS_SILENT);
+		return;
 	}
 	if (may_checkpoint(c) && c->cfg.periodic_us &&
 	    e->now_us - c->last_checkpoint_us >= c->cfg.periodic_us)
@@ -371,7 +429,7 @@ uint64_t core_next_tick(const struct core *c)
 	if (c->peer_up) {
 		t = c->last_tx_us + c->cfg.heartbeat_us;
 		d = c->last_rx_us + c->cfg.heartbeat_us * c->cfg.misses + 1;
-		t = d < t ? d : t;
+		t = d < t && c->state != CORE_CLAIMING ? d : t;
 	}
 	if (may_checkpoint(c) && c->cfg.periodic_us) {
 		d = c->last_checkpoint_us + c->cfg.periodic_us;
@@ -460,7 +518,9 @@ void core_event(struct core *c, const struct core_event *e)
 			quit(c, CORE_FAILED, -1);
 		}
 		break;
-	case CORE_EV_FAILOVER: operator_failover(c, e); break;
+	case CORE_EV_FAILOVER: operator_failover(c); break;
+	case CORE_EV_ASKED: asked(c); break;
+	case CORE_EV_TAKEN: taken(c); break;
 	case CORE_EV_GUEST_OFF:
 		if (c->role == CORE_PRIMARY)
 			stop(c);

@@ -89,9 +89,11 @@ enum core_event_type {
 	CORE_EV_APPLY_DONE,     /* secondary: status */
 	CORE_EV_CLAIM,          /* answer of the arbiter: status 0 won, 1 lost, < 0 unknown */
 	CORE_EV_VM_DIED,        /* the local QEMU ended unasked */
-	CORE_EV_HANDOVER,       /* secondary: the primary says that its VM is gone, or gives up its role */
+	CORE_EV_HANDOVER,       /* secondary: the primary does not serve any more; .loss says why */
 	CORE_EV_DISMISSED,      /* secondary: the primary serves alone; never take over */
-	CORE_EV_FAILOVER,       /* the operator asks this node to serve */
+	CORE_EV_TAKEN,          /* primary: the secondary serves, this node was silent for too long */
+	CORE_EV_FAILOVER,       /* secondary: the operator asks this node to serve */
+	CORE_EV_ASKED,          /* primary: the secondary asks it to hand over */
 	CORE_EV_GUEST_OFF,      /* primary: the guest powered itself off */
 	CORE_EV_STOP,           /* the operator asks this node to stop */
 };
@@ -119,7 +121,9 @@ enum core_action_type {
 	CORE_ACT_TAKE_OVER,     /* secondary: the SVM serves, this node is primary */
 	CORE_ACT_HEARTBEAT,     /* send one */
 	CORE_ACT_DROP_PEER,     /* close the peer link */
-	CORE_ACT_HAND_OVER,     /* primary: tell the peer to take over */
+	CORE_ACT_HAND_OVER,     /* primary: tell the peer to take over; .loss: why */
+	CORE_ACT_ASK,           /* secondary: ask the primary to hand over */
+	CORE_ACT_TAKEN,         /* secondary: tell the primary that it must not serve any more */
 	CORE_ACT_DISMISS,       /* primary: tell the peer that it must not take over */
 	CORE_ACT_KILL_VM,       /* the local VM must not run any more */
 	CORE_ACT_GUEST_OFF,     /* primary: tell the peer that the guest is off */

@@ -194,9 +194,11 @@ static void carry_out(struct daemon *d, const struct core_action *a)
 	case CORE_ACT_HEARTBEAT: peer_heartbeat(d); break;
 	case CORE_ACT_DROP_PEER: drop_peer(d); break;
 	case CORE_ACT_HAND_OVER:
-		peer_send(d, PEER_HANDOVER, 0, NULL, 0, NULL, 0);
+		peer_send(d, PEER_HANDOVER, a->loss, NULL, 0, NULL, 0);
 		nic_give_up(d);
 		break;
+	case CORE_ACT_ASK: peer_send(d, PEER_ASK, 0, NULL, 0, NULL, 0); break;
+	case CORE_ACT_TAKEN: peer_send(d, PEER_TAKEN, 0, NULL, 0, NULL, 0); break;
 	case CORE_ACT_DISMISS: peer_send(d, PEER_DISMISS, 0, NULL, 0, NULL, 0); break;
 	case CORE_ACT_KILL_VM:
 		nic_detach(d);

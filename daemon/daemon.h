@@ -111,6 +111,7 @@ struct peer {
 	uint64_t session;
 	bool up;                /* CONTROL, BULK and DISK are there */
 	bool dialling;
+	bool mute;              /* nothing more is read: it talked nonsense */
 	uv_timer_t retry;
 	char last_refusal[256];
 	uint64_t tx_bytes, rx_bytes;
@@ -124,6 +125,7 @@ void peer_stop(struct daemon *d);
 /* secondary: connect one more channel (PEER_SEED) */
 int peer_dial(struct daemon *d, enum peer_channel channel);
 void peer_drop(struct daemon *d);
+void peer_mute(struct daemon *d); /* read nothing more, but keep the link for a last word */
 /* false: no room; only droppable messages may ignore that. Data: payload of two pieces. */
 bool peer_send(struct daemon *d, enum peer_type type, uint64_t epoch, const void *a, size_t na,
 	       const void *b, size_t nb);

@@ -163,7 +163,10 @@ static void on_want_checkpoint(void *arg, enum cm_cause cause)
 		[CM_FULL] = CORE_CAUSE_FULL,
 	};
 	struct nic *n = arg;
+	char text[300];
 
+	cm_explain(n->cm, daemon_now_us(), text, sizeof(text));
+	log_debug("%s: %s", cm_cause_name(cause), text);
 	daemon_event(n->d, (struct core_event){ .type = CORE_EV_WANT_CHECKPOINT, .cause = causes[cause] });
 }
 

@@ -161,9 +161,21 @@ static void link_up(struct daemon *d)
 	if (p->up || p->fd[PEER_CONTROL] < 0 || p->fd[PEER_BULK] < 0 || p->fd[PEER_DISK] < 0)
 		return;
 	p->up = true;
+	uv_timer_stop(&p->retry);
 	log_info("linked with %s", config_peer(d->cfg)->name);
 	daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_UP });
 	parse(d); /* what the other side, up a moment earlier, has said already */
+}
+
+/* a peer that ends, or loses its way, between two channels must not keep the next one out */
+static void on_partial(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	if (d->peer.up || d->peer.fd[PEER_CONTROL] < 0)
+		return;
+	log_warn("peer %s: did not open all channels in time", config_peer(d->cfg)->name);
+	peer_drop(d);
 }
 
 static void channel_open(struct daemon *d, enum peer_channel channel, int fd)
@@ -179,6 +191,8 @@ static void channel_open(struct daemon *d, enum peer_channel channel, int fd)
 		buffer_clear(&p->in);
 		buffer_clear(&p->out);
 		p->watch[channel] = watch_new(&d->loop, fd, UV_READABLE, on_control, d);
+		if (!p->dialling)
+			uv_timer_start(&p->retry, on_partial, HANDSHAKE_MS, 0);
 	} else if (channel == PEER_BULK) {
 		p->watch[channel] = watch_new(&d->loop, fd, UV_READABLE, transfer_on_bulk, d);
 	}
@@ -256,7 +270,11 @@ static void on_answer(struct handshake *hs)
 		channel_open(d, channel, fd);
 		return;
 	}
-	snprintf(text, sizeof(text), "refused: %s", a->text);
+	if (be16toh(a->status) == PEER_OK)
+		snprintf(text, sizeof(text), "speaks peer protocol %u, this is colo %s with protocol %u",
+			 be16toh(a->version), COLO_VERSION, PEER_VERSION);
+	else
+		snprintf(text, sizeof(text), "refused: %s", a->text);
 	if (be16toh(a->status) == PEER_REFUSED && channel == PEER_CONTROL) {
 		end_handshake(hs);
 		daemon_fail_start(d, "%s refuses this node: %s", config_peer(d->cfg)->name, a->text);
@@ -476,7 +494,18 @@ void peer_drop(struct daemon *d)
 			close(p->fd[c]);
 		p->fd[c] = -1;
 	}
-	p->up = false;
+	p->up = p->mute = false;
+}
+
+void peer_mute(struct daemon *d)
+{
+	struct peer *p = &d->peer;
+	unsigned int c;
+
+	for (c = 0; c < PEER_NCHANNELS; c++)
+		watch_events(p->watch[c], 0);
+	p->mute = true;
+	buffer_clear(&p->in);
 }
 
 void peer_stop(struct daemon *d)
@@ -502,7 +531,10 @@ static void lost(struct daemon *d, enum core_loss how, const char *why)
 	bool was_up = d->peer.up;
 
 	log_warn("peer %s: %s", config_peer(d->cfg)->name, why);
-	peer_drop(d);
+	if (was_up && how == CORE_LOSS_PROTOCOL)
+		peer_mute(d); /* the core may want to have a last word on it */
+	else
+		peer_drop(d);
 	if (was_up)
 		daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = how });
 	else if (d->peer.dialling && d->core.state == CORE_CONNECTING)
@@ -566,7 +598,10 @@ static bool secondary_message(struct daemon *d, unsigned int type, uint64_t epoc
 	case PEER_SEED_START: seed_receive(d); return true;
 	case PEER_HANDOVER:
 		log_warn("the primary hands over");
-		daemon_event(d, (struct core_event){ .type = CORE_EV_HANDOVER });
+		daemon_event(d, (struct core_event){
+			.type = CORE_EV_HANDOVER,
+			.loss = epoch == CORE_LOSS_MANUAL ? CORE_LOSS_MANUAL : CORE_LOSS_PVM_DIED,
+		});
 		return true;
 	case PEER_DISMISS:
 		log_warn("the primary serves alone and dismisses this node");
@@ -587,6 +622,14 @@ static bool primary_message(struct daemon *d, unsigned int type, uint64_t epoch,
 	case PEER_OUTPUT: nic_from_svm(d, epoch, p, n); return true;
 	case PEER_HELD:
 		daemon_event(d, (struct core_event){ .type = CORE_EV_HELD, .epoch = epoch });
+		return true;
+	case PEER_ASK:
+		log_warn("the secondary is told to take over");
+		daemon_event(d, (struct core_event){ .type = CORE_EV_ASKED });
+		return true;
+	case PEER_TAKEN:
+		log_error("this node was silent too long: the secondary has taken over");
+		daemon_event(d, (struct core_event){ .type = CORE_EV_TAKEN });
 		return true;
 	case PEER_APPLIED: checkpoint_peer_applied(d, epoch, p, n); return true;
 	case PEER_SEED_READY: seed_peer_ready(d, p, n); return true;
@@ -615,7 +658,7 @@ static void parse(struct daemon *d)
 	uint32_t n;
 	bool ok;
 
-	while (p->up && p->fd[PEER_CONTROL] >= 0 && buffer_len(&p->in) >= sizeof(h)) {
+	while (p->up && !p->mute && p->fd[PEER_CONTROL] >= 0 && buffer_len(&p->in) >= sizeof(h)) {
 		memcpy(&h, buffer_peek(&p->in), sizeof(h));
 		n = be32toh(h.length);
 		if (n > PEER_PAYLOAD_MAX) {
@@ -625,7 +668,7 @@ static void parse(struct daemon *d)
 		if (buffer_len(&p->in) < sizeof(h) + n)
 			return;
 		ok = message(d, be16toh(h.type), be64toh(h.epoch), buffer_peek(&p->in) + sizeof(h), n);
-		if (p->fd[PEER_CONTROL] < 0)
+		if (p->fd[PEER_CONTROL] < 0 || p->mute)
 			return; /* the message ended the link */
 		if (!ok) {
 			lost(d, CORE_LOSS_PROTOCOL, "sent a message that makes no sense");
@@ -640,7 +683,7 @@ void peer_read(struct daemon *d)
 	struct peer *p = &d->peer;
 	ssize_t n;
 
-	if (p->fd[PEER_CONTROL] < 0)
+	if (p->fd[PEER_CONTROL] < 0 || p->mute)
 		return;
 	n = buffer_read_from(&p->in, p->fd[PEER_CONTROL], READ_CHUNK);
 	if (n < 0) {
@@ -697,7 +740,7 @@ void peer_flush(struct daemon *d)
 		p->tx_bytes += n;
 	/* an error shows up on the reading side, too, where it is handled */
 	watch_events(p->watch[PEER_CONTROL],
-		     UV_READABLE | (buffer_len(&p->out) && n == 0 ? UV_WRITABLE : 0));
+		     (p->mute ? 0 : UV_READABLE) | (buffer_len(&p->out) && n == 0 ? UV_WRITABLE : 0));
 }
 
 void peer_flush_blocking(struct daemon *d)

@@ -52,7 +52,9 @@ enum peer_type {
 	PEER_BOUNDARY,      /* to secondary: epoch begins; u64: last input the PVM had read */
 	PEER_HELD,          /* to primary */
 	PEER_APPLIED,       /* to primary: struct peer_applied */
-	PEER_HANDOVER,      /* to secondary: the PVM is gone, take over */
+	PEER_HANDOVER,      /* to secondary: take over; epoch: enum core_loss, why */
+	PEER_ASK,           /* to primary: hand over */
+	PEER_TAKEN,         /* to primary: the secondary serves, end */
 	PEER_DISMISS,       /* to secondary: never take over */
 	PEER_GUEST_OFF,     /* to secondary: the guest is off, end */
 	PEER_SYNCED,        /* to secondary: disks are alike, seeding begins; epoch: the generation */

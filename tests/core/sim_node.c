@@ -121,7 +121,11 @@ static void to_secondary(struct world *w, struct node *n, const struct msg *m)
 		n->staged = m->value;
 		check_complete(w, n);
 		break;
-	case MSG_HANDOVER: e.type = CORE_EV_HANDOVER; node_event(w, n, e); break;
+	case MSG_HANDOVER:
+		e.type = CORE_EV_HANDOVER;
+		e.loss = m->epoch;
+		node_event(w, n, e);
+		break;
 	case MSG_DISMISS: e.type = CORE_EV_DISMISSED; node_event(w, n, e); break;
 	case MSG_GUEST_OFF: e.type = CORE_EV_STOP; node_event(w, n, e); break;
 	default: sim_fail(w, "node %u, secondary, got message %d", n->index, m->type);
@@ -136,6 +140,8 @@ static void to_primary(struct world *w, struct node *n, const struct msg *m)
 	case MSG_OUTPUT: nic_from_svm(w, n, m->epoch, m->value); break;
 	case MSG_HELD: e.type = CORE_EV_HELD; node_event(w, n, e); break;
 	case MSG_APPLIED: e.type = CORE_EV_APPLIED; node_event(w, n, e); break;
+	case MSG_ASK: e.type = CORE_EV_ASKED; node_event(w, n, e); break;
+	case MSG_TAKEN: e.type = CORE_EV_TAKEN; node_event(w, n, e); break;
 	case MSG_SEED_READY:
 		n->seed_remote = n->core.state == CORE_SEEDING;
 		seeded(w, n);
@@ -371,9 +377,11 @@ static void carry_out(struct world *w, struct node *n, const struct core_action 
 	case CORE_ACT_HEARTBEAT: link_send(w, n, CONTROL, MSG_HEARTBEAT, 0, 0); break;
 	case CORE_ACT_DROP_PEER: drop_peer(w, n); break;
 	case CORE_ACT_HAND_OVER:
-		link_send(w, n, CONTROL, MSG_HANDOVER, 0, 0);
+		link_send(w, n, CONTROL, MSG_HANDOVER, a->loss, 0);
 		n->nic.mode = NIC_OFF;
 		break;
+	case CORE_ACT_ASK: link_send(w, n, CONTROL, MSG_ASK, 0, 0); break;
+	case CORE_ACT_TAKEN: link_send(w, n, CONTROL, MSG_TAKEN, 0, 0); break;
 	case CORE_ACT_DISMISS: link_send(w, n, CONTROL, MSG_DISMISS, 0, 0); break;
 	case CORE_ACT_KILL_VM:
 		vm_end(n);

@@ -285,9 +285,24 @@ static void test_silence(void **state)
 	ASSERT_ACTIONS(CORE_ACT_HEARTBEAT);
 	now += 1;
 	EVENT(.type = CORE_EV_TICK);
-	ASSERT_ACTIONS(CORE_ACT_DROP_PEER, CORE_ACT_CLAIM);
+	ASSERT_ACTIONS(CORE_ACT_CLAIM); /* the link stays for a word to a peer that only slept */
 	assert_int_equal(core.loss, CORE_LOSS_SILENT);
 	assert_int_equal(core.detected_us - core.lost_at_us, HEARTBEAT * MISSES + 1);
+	EVENT(.type = CORE_EV_CLAIM, .status = 0);
+	ASSERT_ACTIONS(CORE_ACT_DISMISS, CORE_ACT_DROP_PEER, CORE_ACT_SERVE);
+}
+
+static void test_a_sleeper_is_told(void **state)
+{
+	protected_secondary();
+	now += HEARTBEAT * MISSES + 1;
+	EVENT(.type = CORE_EV_TICK);
+	EVENT(.type = CORE_EV_CLAIM, .status = 0);
+	ASSERT_ACTIONS(CORE_ACT_TAKEN, CORE_ACT_DROP_PEER, CORE_ACT_TAKE_OVER);
+	protected_primary();
+	EVENT(.type = CORE_EV_TAKEN);
+	ASSERT_ACTIONS(CORE_ACT_DROP_PEER, CORE_ACT_KILL_VM, CORE_ACT_EXIT);
+	assert_int_equal(core.state, CORE_FAILED);
 }
 
 static void test_a_tick_from_before_the_last_message_is_no_silence(void **state)
@@ -368,7 +383,7 @@ static void test_pvm_dies(void **state)
 static void test_handover(void **state)
 {
 	protected_secondary();
-	EVENT(.type = CORE_EV_HANDOVER);
+	EVENT(.type = CORE_EV_HANDOVER, .loss = CORE_LOSS_PVM_DIED);
 	ASSERT_ACTIONS(CORE_ACT_CLAIM); /* the link stays: the old primary forwards */
 	assert_int_equal(core.loss, CORE_LOSS_PVM_DIED);
 	EVENT(.type = CORE_EV_CLAIM, .status = 0);
@@ -391,11 +406,17 @@ static void test_operator_failover(void **state)
 {
 	protected_secondary();
 	EVENT(.type = CORE_EV_FAILOVER);
-	ASSERT_ACTIONS(CORE_ACT_DROP_PEER, CORE_ACT_CLAIM);
+	ASSERT_ACTIONS(CORE_ACT_ASK); /* never both: the primary gives up first */
+	assert_int_equal(core.state, CORE_PROTECTED);
+	EVENT(.type = CORE_EV_HANDOVER, .loss = CORE_LOSS_MANUAL);
+	ASSERT_ACTIONS(CORE_ACT_CLAIM);
 	assert_int_equal(core.loss, CORE_LOSS_MANUAL);
 	protected_primary();
 	EVENT(.type = CORE_EV_FAILOVER);
 	assert_int_equal(core.nact, 0);
+	EVENT(.type = CORE_EV_ASKED);
+	ASSERT_ACTIONS(CORE_ACT_KILL_VM, CORE_ACT_HAND_OVER);
+	assert_int_equal(core.state, CORE_GIVEN_UP);
 	seeding(CORE_SECONDARY);
 	EVENT(.type = CORE_EV_FAILOVER);
 	assert_int_equal(core.nact, 0);
@@ -441,6 +462,7 @@ int main(void)
 		cmocka_unit_test(test_takeover_waits_for_the_apply),
 		cmocka_unit_test(test_complete_comes_too_late),
 		cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_a_sleeper_is_told),
 		cmocka_unit_test(test_a_tick_from_before_the_last_message_is_no_silence),
 		cmocka_unit_test(test_unknown_is_not_won),
 		cmocka_unit_test(test_the_loser_stops_its_vm),
