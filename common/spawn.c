@@ -43,6 +43,7 @@ static void run_child(char *const argv[], const int *fds, int nfds, int out_fd, 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
+	setsid(); /* a terminal's Ctrl-C is for the daemon, which ends its children in order */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(127);

@@ -190,6 +190,7 @@ static void on_applied(struct daemon *d, const struct agent_reply *r)
 		return;
 	}
 	k->reply = *r;
+	transfer_shrink(d);
 	percentile_add(&k->apply_us, (clock_now_ns() - k->started_ns) / 1000);
 	log_debug("epoch %llu applied: %llu pages, %llu dropped (stop %lld drop %lld apply %lld reset %lld "
 		  "load %lld total %lld us)", (unsigned long long)k->epoch,

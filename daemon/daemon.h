@@ -117,7 +117,7 @@ struct peer {
 	uint64_t tx_bytes, rx_bytes;
 	/* round trip of heartbeats, ns; 0: unknown */
 	uint64_t rtt_ns, their_time, their_time_at;
-	struct sockaddr_storage *address;
+	struct addrinfo *address; /* of the peer */
 };
 
 int peer_start(struct daemon *d);
@@ -172,6 +172,7 @@ int transfer_send(struct daemon *d, uint64_t epoch, uint32_t flags, uint64_t dev
 		  uint64_t ran_at_ns);
 void transfer_on_bulk(void *arg, int events);
 bool transfer_sending(const struct daemon *d);
+void transfer_shrink(struct daemon *d); /* after a large one was sent or applied */
 
 /* --- seed.c: first copy of the guest --- */
 

@@ -35,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -392,7 +393,7 @@ static const struct cm_ops cm_callbacks = {
 
 int nic_open(struct daemon *d)
 {
-	const struct cm_config cfg = {
+	struct cm_config cfg = {
 		.max_held_bytes = d->cfg->held_max,
 		.wait_min_us = d->cfg->wait_min_us,
 		.wait_max_us = d->cfg->wait_max_us,
@@ -407,6 +408,9 @@ int nic_open(struct daemon *d)
 	n->tap = open_tap(d);
 	if (n->tap < 0)
 		return n->tap;
+	/* so that no client can choose addresses that collide in the table */
+	if (getrandom(&cfg.hash_seed, sizeof(cfg.hash_seed), 0) != sizeof(cfg.hash_seed))
+		return -EIO;
 	n->cm = cm_new(&cfg, &cm_callbacks, n);
 	n->tr = tr_new(0);
 	n->nudge = nudge_new(NUDGE_FLOWS);

@@ -58,6 +58,23 @@ static void parse(struct daemon *d);
 
 /* --- hello --- */
 
+/* What the guest sees of its machine beyond what has a field of its own: must be alike. Paths are not
+ * part of it; kernel and initrd come with the seed. FNV-1a, 64 bits. */
+static uint64_t machine_digest(const struct config *c)
+{
+	const char *part[] = { c->mac, c->cpu, c->accel, c->append };
+	uint64_t h = 0xcbf29ce484222325;
+	const char *s;
+	size_t i;
+
+	for (i = 0; i < sizeof(part) / sizeof(*part); i++) {
+		for (s = part[i]; *s; s++)
+			h = (h ^ (unsigned char)*s) * 0x100000001b3;
+		h = (h ^ 0xff) * 0x100000001b3;
+	}
+	return h;
+}
+
 static void fill_hello(struct daemon *d, struct peer_hello *h, enum peer_channel channel)
 {
 	const struct config *c = d->cfg;
@@ -70,6 +87,7 @@ static void fill_hello(struct daemon *d, struct peer_hello *h, enum peer_channel
 	h->memory = htobe64(c->memory);
 	h->vcpus = htobe64(c->vcpus);
 	h->mode = htobe64(c->mode);
+	h->digest = htobe64(machine_digest(c));
 	h->disk_size = htobe64(d->disk.size);
 	h->disk_identity = htobe64(d->disk.identity);
 	snprintf(h->vm, sizeof(h->vm), "%s", c->name);
@@ -107,6 +125,8 @@ static enum peer_status check_identity(struct daemon *d, struct peer_hello *h, c
 	if (be64toh(h->memory) != c->memory || be64toh(h->vcpus) != c->vcpus ||
 	    be64toh(h->mode) != c->mode || strcmp(h->machine, c->machine))
 		return refuse(text, size, "memory, vcpus, machine or mode differ from those in %s", c->path);
+	if (be64toh(h->digest) != machine_digest(c))
+		return refuse(text, size, "mac, cpu, accel or append differ from those in %s", c->path);
 	if (strcmp(h->qemu, d->qemu_version))
 		return refuse(text, size, "QEMU %s there, %s here: a pair needs the same version", h->qemu,
 			      d->qemu_version);
@@ -390,6 +410,7 @@ static void on_listen(void *arg, int events)
 
 /* --- dialling and listening --- */
 
+/* Asked once: a name server must not be able to stall the event loop while a VM is served. */
 static int resolve(const struct config_host *h, struct addrinfo **out)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
@@ -409,11 +430,11 @@ int peer_dial(struct daemon *d, enum peer_channel channel)
 	struct handshake *hs;
 	int fd, r;
 
-	if (resolve(config_peer(d->cfg), &ai) < 0)
+	if (!d->peer.address && resolve(config_peer(d->cfg), &d->peer.address) < 0)
 		return -EINVAL;
+	ai = d->peer.address;
 	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	r = fd < 0 ? -errno : connect(fd, ai->ai_addr, ai->ai_addrlen) < 0 ? -errno : 0;
-	freeaddrinfo(ai);
 	if (r < 0 && r != -EINPROGRESS) {
 		if (fd >= 0)
 			close(fd);
@@ -522,6 +543,9 @@ void peer_stop(struct daemon *d)
 		uv_close((uv_handle_t *)&p->retry, NULL);
 	buffer_free(&p->in);
 	buffer_free(&p->out);
+	if (p->address)
+		freeaddrinfo(p->address);
+	p->address = NULL;
 }
 
 /* --- messages --- */

@@ -26,10 +26,10 @@ struct peer_hello {
 	uint16_t version;
 	uint16_t channel;
 	uint64_t session; /* CONTROL: 0 */
-	uint64_t memory, vcpus, mode, disk_size, disk_identity;
+	uint64_t memory, vcpus, mode, disk_size, disk_identity, digest;
 	char vm[32], node[32], machine[32], qemu[32];
 };
-_Static_assert(sizeof(struct peer_hello) == 184, "hello layout");
+_Static_assert(sizeof(struct peer_hello) == 192, "hello layout");
 
 enum peer_status { PEER_OK, PEER_REFUSED, PEER_LATER };
 

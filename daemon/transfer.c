@@ -15,6 +15,7 @@
  * bounded by the staging area.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -28,6 +29,7 @@
 #define PIECE (256u << 10)
 #define PIECES_A_ROUND 4
 #define MAX_RECORDS (4u << 20)
+#define KEEP_PAGES 16384 /* 64 MiB of staging area stay warm */
 
 enum phase { IDLE, HEADER, RECORDS, PAGES, DEVICE, TRAILER };
 
@@ -97,6 +99,16 @@ static bool room_for_device(struct transfer *t, size_t n)
 	t->device = p;
 	t->device_room = n;
 	return true;
+}
+
+/* A large checkpoint must not keep as much memory for good. */
+void transfer_shrink(struct daemon *d)
+{
+	struct transfer *t = d->transfer;
+
+	if (t->header.npages > KEEP_PAGES)
+		fallocate(d->agent.stage_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+			  d->agent.stage_size);
 }
 
 /* --- sending --- */
@@ -211,6 +223,7 @@ static void send_some(struct daemon *d)
 		t->done += r;
 	}
 	if (t->phase == IDLE) {
+		transfer_shrink(d);
 		percentile_add(&d->ckpt.send_us, (clock_now_ns() - t->started_ns) / 1000);
 		watch_events(d->peer.watch[PEER_BULK], UV_READABLE);
 	}
