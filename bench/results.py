@@ -52,6 +52,15 @@ def merge(samples):
     return runs
 
 
+def other_share(samples):
+    """Share of the machine's CPU time which programs without a part in the benchmark took."""
+    other = sum(sample.get("other_cpu_s", 0) for sample in samples)
+    ours = sum(sample.get("client_cpu_s", 0) + sample.get("idle_cpu_s", 0)
+               + sum(sum(names.values()) for names in sample.get("cpu_s", {}).values())
+               for sample in samples)
+    return round(other / (other + ours), 3) if other + ours else 0.0
+
+
 def machine():
     """What the figures were taken on."""
     model = "unknown"

@@ -15,10 +15,10 @@ def _read(path):
         return ""
 
 
-def machine_idle():
-    """Seconds all CPUs of the machine have been idle, and stolen by others outside of it."""
+def machine_cpu():
+    """CPU seconds of the whole machine since boot: (worked for programs, idle, stolen from it)."""
     fields = [int(field) for field in _read("/proc/stat").split("\n", 1)[0].split()[1:]]
-    return (fields[3] + fields[4]) / TICKS, fields[7] / TICKS
+    return sum(fields[:3]) / TICKS, (fields[3] + fields[4]) / TICKS, fields[7] / TICKS
 
 
 def process_cpu(pid):
@@ -57,6 +57,24 @@ def cpu_between(before, after):
             by_name[name] = round(by_name.get(name, 0.0) + seconds - past, 2)
     return {host: {name: value for name, value in names.items() if value}
             for host, names in spent.items()}
+
+
+class Meter:
+    """What the hosts and the rest of the machine spend from now on."""
+
+    def __init__(self, namespaces):
+        self.namespaces = namespaces
+        self.cpu = cpu_of(namespaces)
+        self.machine = machine_cpu()
+
+    def read(self, client_cpu_s):
+        """CPU seconds: of the hosts, idle, stolen, of programs which have no part in this."""
+        spent = cpu_between(self.cpu, cpu_of(self.namespaces))
+        worked, idle, stolen = (round(now - then, 2)
+                                for now, then in zip(machine_cpu(), self.machine))
+        ours = client_cpu_s + sum(sum(names.values()) for names in spent.values())
+        return {"cpu_s": spent, "idle_cpu_s": idle, "stolen_cpu_s": stolen,
+                "other_cpu_s": round(max(0.0, worked - ours), 2)}
 
 
 def memory_of(namespaces):

@@ -95,7 +95,8 @@ def render(content):
     machine = content["machine"]
     lines += [f"Taken {content['date']} on {machine['cpus']} CPUs ({machine['cpu']}), Linux "
               f"{machine['kernel']}; {content['seconds']} s per load, {content['rounds']} round(s). "
-              "Reproduce with", "", f"    {content['command']}", ""]
+              f"Programs without a part in it took {content['other_share']:.0%} of the machine "
+              "meanwhile. Reproduce with", "", f"    {content['command']}", ""]
     for vcpus in sorted({run["vcpus"] for run in runs}):
         lines += [f"### Guest with {vcpus} vCPU, {content['mem']}", "", *throughput(runs, vcpus), "",
                   *latency(runs, vcpus), ""]

@@ -57,6 +57,12 @@ class ResultsTest(unittest.TestCase):
         self.assertEqual(results.by_cause_between(old, new), {"periodic": 3, "missing": 1})
         self.assertEqual(results.by_cause_between(None, None), {})
 
+    def test_share_of_other_programs(self):
+        busy = {"other_cpu_s": 2.0, "client_cpu_s": 1.0, "idle_cpu_s": 3.0,
+                "cpu_s": {"a": {"qemu": 1.5}, "b": {"qemu": 0.5}}}
+        self.assertEqual(results.other_share([busy, busy]), 0.25)
+        self.assertEqual(results.other_share([]), 0.0)
+
     def test_names_are_unique(self):
         self.assertEqual(len(BY_NAME), len(LOADS))
 
@@ -64,7 +70,7 @@ class ResultsTest(unittest.TestCase):
 class OutputTest(unittest.TestCase):
     def content(self):
         return {"date": "2026-01-01", "machine": {"cpus": 2, "cpu": "x", "kernel": "6"},
-                "seconds": 5, "rounds": 1, "mem": "512M", "command": "bench/bench",
+                "seconds": 5, "rounds": 1, "mem": "512M", "other_share": 0.0, "command": "bench/bench",
                 "runs": some_runs()}
 
     def test_table_replaces_only_what_is_between_the_markers(self):
@@ -104,6 +110,14 @@ class SamplerTest(unittest.TestCase):
         self.assertTrue(name)
         self.assertGreaterEqual(seconds, 0)
         self.assertGreater(sampler.process_memory(os.getpid())[0], 1000)
+
+    def test_meter_sees_own_work_and_not_that_of_others(self):
+        meter = sampler.Meter({"a": os.readlink("/proc/self/ns/net")})
+        while sampler.machine_cpu()[0] - meter.machine[0] < 0.3:
+            sum(range(10000))
+        found = meter.read(0.0)
+        self.assertGreater(sum(found["cpu_s"]["a"].values()), 0.05)
+        self.assertGreaterEqual(found["other_cpu_s"], 0)
 
     def test_difference(self):
         before = {"a": {1: ("qemu", 2.0)}}
