@@ -143,23 +143,25 @@ static void free_held(struct cm *cm, struct buf *b)
 	pool_put(&cm->pool, b);
 }
 
-void cm_let_go(struct cm *cm, struct flow *fl, struct buf *b)
+void cm_drop(struct cm *cm, struct flow *fl, struct buf *b)
 {
 	buf_unlink(&fl->held, b);
 	buf_age_unlink(&cm->age, b);
-	cm_emit(cm, b->data, b->len);
 	free_held(cm, b);
+}
+
+void cm_let_go(struct cm *cm, struct flow *fl, struct buf *b)
+{
+	cm_emit(cm, b->data, b->len);
+	cm_drop(cm, fl, b);
 }
 
 void cm_drop_held(struct cm *cm, struct flow *fl)
 {
 	struct buf *b;
 
-	while ((b = fl->held.head)) {
-		buf_unlink(&fl->held, b);
-		buf_age_unlink(&cm->age, b);
-		free_held(cm, b);
-	}
+	while ((b = fl->held.head))
+		cm_drop(cm, fl, b);
 }
 
 void cm_drop_said(struct cm *cm, struct flow *fl)

@@ -31,6 +31,9 @@ enum {
 	T_PEER_SYN = 1 << 13,
 	T_PEER_FIN = 1 << 14,
 	T_FIN_ACKED = 1 << 15,
+	T_SVM_WINDOW = 1 << 16,
+	T_WSCALE = 1 << 17,
+	T_PVM_TS = 1 << 18,
 };
 
 struct tcp_state {
@@ -43,6 +46,9 @@ struct tcp_state {
 	uint32_t ack_ok;   /* highest that may leave; while the boundary is not held: ack_safe */
 	uint32_t ack_safe;
 	uint32_t ack_out;  /* highest that left */
+	uint32_t pvm_seq, pvm_ts; /* after its last segment; its last timestamp */
+	uint16_t pvm_window, svm_window, window_out; /* last of each, as in the header */
+	uint8_t wscale;
 	uint32_t isn, syn_ack, svm_syn_ack, peer_isn;
 	uint64_t syn_opts, svm_syn_opts;
 	uint64_t reset_until; /* the peer has just reset the connection */
@@ -96,8 +102,9 @@ void cm_emit(struct cm *cm, const uint8_t *frame, uint32_t len);
 struct buf *cm_hold(struct cm *cm, const struct frame *f, uint64_t now);
 /* a buffer for n bytes of the SVM, or of an acknowledgement of the PVM */
 struct buf *cm_keep(struct cm *cm, struct flow *fl, uint32_t n);
-/* release a frame that the flow holds; it is unlinked from the flow's list and freed */
+/* a frame that the flow holds is released, or has been: it is unlinked and freed */
 void cm_let_go(struct cm *cm, struct flow *fl, struct buf *b);
+void cm_drop(struct cm *cm, struct flow *fl, struct buf *b);
 void cm_drop_held(struct cm *cm, struct flow *fl);
 void cm_drop_said(struct cm *cm, struct flow *fl);
 void cm_drop_owed(struct cm *cm, struct flow *fl);
@@ -115,6 +122,8 @@ bool tcp_can_leave(const struct cm *cm, const struct flow *fl, uint8_t flags, ui
 /* a frame that can leave goes, its acknowledgement as far as allowed */
 void tcp_leave(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
 void tcp_leave_ack(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
+/* a pure ACK of the SVM, which has been taken note of: does the peer have to see it? */
+void tcp_forward_ack(struct cm *cm, struct flow *fl, const struct frame *f);
 /* held frames that can leave go */
 void tcp_release(struct cm *cm, struct flow *fl, uint64_t now);
 /* and what is owed */

@@ -12,7 +12,7 @@ enum {
 	ETH_VLAN = 0x8100, ETH_QINQ = 0x88a8,
 	IP_HOPOPT = 0, IP_ICMP = 1, IP_IGMP = 2, IP_TCP = 6, IP_UDP = 17, IP_ROUTE = 43,
 	IP_FRAG = 44, IP_ICMP6 = 58, IP_DSTOPT = 60,
-	TCP_HLEN = 20, TCP_CSUM = 16, UDP_HLEN = 8, IP6_HLEN = 40, IP6_EXT_MAX = 8,
+	TCP_HLEN = 20, TCP_WINDOW = 14, TCP_CSUM = 16, UDP_HLEN = 8, IP6_HLEN = 40, IP6_EXT_MAX = 8,
 };
 
 /* the one accessor: n bytes at off, or NULL; nothing beyond `len` of the frame is ever read */
@@ -32,6 +32,8 @@ static void set_body(struct frame *f, uint32_t off, uint32_t end)
 /* one option of at least two bytes at off; false: stop */
 static void take_option(struct frame *f, uint32_t off, uint8_t kind, uint8_t len)
 {
+	if (kind == 3 && len == 3)
+		f->wscale = f->data[off + 2];
 	if (kind == 8 && len == 10 && !f->ts)
 		f->ts = off + 2;
 	if (kind == 5 && len >= 10 && (len - 2) % 8 == 0 && !f->sack) {
@@ -76,6 +78,8 @@ static enum frame_type parse_tcp(struct frame *f, uint32_t end)
 	f->seq = frame_be32(p + 4);
 	f->ack = frame_be32(p + 8);
 	f->flags = p[13];
+	f->window = frame_be16(p + TCP_WINDOW);
+	f->wscale = 0xff;
 	f->opt = f->l4 + TCP_HLEN;
 	f->opt_len = hlen - TCP_HLEN;
 	set_body(f, f->l4 + hlen, end);
@@ -249,28 +253,53 @@ static uint32_t csum_fold(uint32_t sum)
 	return sum;
 }
 
-/* RFC 1624, byte by byte so that any alignment of the field is right */
-void frame_set32(uint8_t *data, uint32_t l4, uint32_t csum, uint32_t off, uint32_t value)
+/* RFC 1624, byte by byte so that any alignment is right */
+static void set_bytes(uint8_t *data, uint32_t l4, uint32_t csum, uint32_t off, const uint8_t *bytes,
+	uint32_t n)
 {
 	uint32_t sum = (uint16_t)~frame_be16(data + csum);
 
-	for (int i = 0; i < 4; i++) {
+	for (uint32_t i = 0; i < n; i++) {
 		uint8_t *p = data + off + i;
-		uint8_t byte = (uint8_t)(value >> (24 - 8 * i));
-		unsigned shift = (off + (uint32_t)i - l4) & 1 ? 0 : 8;
+		unsigned shift = (off + i - l4) & 1 ? 0 : 8;
 
 		sum += (uint16_t) ~((unsigned)*p << shift);
-		sum += (unsigned)byte << shift;
-		*p = byte;
+		sum += (unsigned)bytes[i] << shift;
+		*p = bytes[i];
 	}
 	sum = ~csum_fold(sum);
 	data[csum] = (uint8_t)(sum >> 8);
 	data[csum + 1] = (uint8_t)sum;
 }
 
+void frame_set32(uint8_t *data, uint32_t l4, uint32_t csum, uint32_t off, uint32_t value)
+{
+	const uint8_t b[4] = { (uint8_t)(value >> 24), (uint8_t)(value >> 16), (uint8_t)(value >> 8),
+		(uint8_t)value };
+
+	set_bytes(data, l4, csum, off, b, 4);
+}
+
 void frame_tcp_set32(uint8_t *data, const struct frame *f, uint32_t off, uint32_t value)
 {
 	frame_set32(data, f->l4, f->l4 + TCP_CSUM, off, value);
+}
+
+void frame_tcp_set_window(uint8_t *data, const struct frame *f, uint16_t window)
+{
+	const uint8_t b[2] = { (uint8_t)(window >> 8), (uint8_t)window };
+
+	set_bytes(data, f->l4, f->l4 + TCP_CSUM, f->l4 + TCP_WINDOW, b, 2);
+}
+
+void frame_tcp_drop_sack(uint8_t *data, const struct frame *f)
+{
+	uint8_t pad[40];
+
+	if (!f->sack)
+		return;
+	memset(pad, 1, sizeof(pad));
+	set_bytes(data, f->l4, f->l4 + TCP_CSUM, f->sack - 2, pad, 2 + 8 * f->sack_n);
 }
 
 static uint32_t csum_add(uint32_t sum, const uint8_t *p, uint32_t n)

@@ -48,6 +48,8 @@ struct frame {
 	uint32_t body, body_len;
 	/* TCP */
 	uint8_t flags;
+	uint16_t window;
+	uint8_t wscale;    /* 0xff: no such option */
 	uint32_t seq, ack;
 	uint32_t opt, opt_len;
 	uint32_t ts;       /* offset of the timestamp value (the echo follows it), 0: none */
@@ -89,6 +91,9 @@ void frame_set32(uint8_t *data, uint32_t l4, uint32_t csum, uint32_t off, uint32
 void frame_tcp_set32(uint8_t *data, const struct frame *f, uint32_t off, uint32_t value);
 #define FRAME_TCP_SEQ(f) ((f)->l4 + 4)
 #define FRAME_TCP_ACK(f) ((f)->l4 + 8)
+void frame_tcp_set_window(uint8_t *data, const struct frame *f, uint16_t window);
+/* overwrite the SACK option with padding */
+void frame_tcp_drop_sack(uint8_t *data, const struct frame *f);
 
 /* Make the pure ACK that a TCP frame with payload carries along: headers only, sequence number `seq`.
  * `out` has room for FRAME_ACK_MAX bytes. Returns its length, 0 if the headers are too long. */

@@ -19,6 +19,7 @@ struct buf {
 	uint32_t ack;
 	uint32_t len, room;        /* of data */
 	uint8_t class, flags;      /* pool's class; TCP flags */
+	uint8_t shut;              /* owed: only because the SVM's window is closed */
 	uint8_t data[];
 };
 

@@ -156,7 +156,7 @@ size_t build_tcp(uint8_t *out, const struct tcp_spec *s)
 	p = p32(p32(p, s->seq), s->ack);
 	*p++ = (uint8_t)((20 + olen) / 4 << 4);
 	*p++ = s->flags;
-	p = p32(p16(p, s->window ? s->window : 500), 0);
+	p = p32(p16(p, s->shut ? 0 : s->window ? s->window : 500), 0);
 	memcpy(p, opts, olen);
 	p += olen;
 	if (s->len)
@@ -263,6 +263,7 @@ bool parse_seg(const uint8_t *f, size_t len, bool to_guest, struct seg *s)
 	s->seq = g32(t + 4);
 	s->ack = g32(t + 8);
 	s->flags = t[13];
+	s->window = (uint16_t)g16(t + 14);
 	s->data = t + hlen;
 	s->len = (uint32_t)(len - l4 - hlen);
 	parse_options(s, t + 20, t + hlen);

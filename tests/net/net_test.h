@@ -45,7 +45,8 @@ struct tcp_spec {
 	uint16_t mss;                    /* 0: no option */
 	unsigned nsack;
 	uint32_t sack[8];
-	uint16_t window, ipid;
+	uint16_t window, ipid;           /* window 0: some */
+	bool shut;                       /* but 0 */
 	const void *data;
 	size_t len;
 };
@@ -63,7 +64,7 @@ struct seg { /* what a TCP frame says, parsed independently of net/frame.c */
 	uint32_t seq, ack, tsval, tsecr, sack[8];
 	unsigned nsack;
 	uint8_t flags;
-	uint16_t gport, pport;
+	uint16_t gport, pport, window;
 	const uint8_t *data;
 	uint32_t len;
 };

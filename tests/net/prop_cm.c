@@ -10,7 +10,7 @@
  *
  *	R1  each byte, the SYN and the FIN were said by the SVM of this epoch, or lies before a held boundary
  *	R2  the ACK number is not beyond what the SVM acknowledged, or a held boundary had
- *	    a pure ACK that the PVM did not say itself is new to the peer (or it would be a loss report)
+ *	    a pure ACK that no VM said is new to the peer, or moves the window (else it were a loss report)
  *	    the frame's checksums are right
  *
  * In the end everything must have left, acknowledgements too. In half of the scenarios one byte of one
@@ -49,7 +49,8 @@ struct conn {
 	bool syn_said, syn_base, syn_held;
 	bool said[STREAM + 1];  /* by the SVM, and still counting */
 	bool left[STREAM + 1];
-	bool pure[STREAM * 4];  /* ACK numbers of the PVM's pure ACKs */
+	bool pure[STREAM * 4];  /* ACK numbers of pure ACKs */
+	uint16_t window_out;
 	uint32_t emitted;       /* PVM's highest offset + 1 */
 	uint32_t pvm_acked;     /* PVM's highest ACK that went in */
 	uint32_t base, ack_base; /* at the last boundary */
@@ -114,7 +115,8 @@ static void judge(struct bed *b, const uint8_t *f, size_t len)
 	ack = s.ack - c->peer_isn;
 	CHECK(ack <= c->ack_ok);
 	if (!s.len && !(s.flags & F_FIN))
-		CHECK(c->pure[ack] || ack > c->ack_out);
+		CHECK(c->pure[ack] || ack > c->ack_out || s.window != c->window_out);
+	c->window_out = s.window;
 	if (ack > c->ack_out)
 		c->ack_out = ack;
 	judge_bytes(c, &s);
@@ -216,8 +218,7 @@ static void emit_ack(struct conn *c, bool pvm)
 		sp.sack[0] = sp.ack + 10;
 		sp.sack[1] = sp.ack + 20;
 	}
-	if (pvm)
-		c->pure[s->ack] = true;
+	c->pure[s->ack] = true;
 	to_cm(c, pvm, &sp, epoch);
 }
 

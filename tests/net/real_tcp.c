@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * real_tcp.c - two Linux TCP stacks as PVM and SVM, a third as their client, and the real code in between
+ *
+ * Three network namespaces, each with a TAP whose other end is in this process. Two have the same
+ * address and run the same server, as the two VMs do. Every frame goes the way it goes in the daemons:
+ * client -> comparing module, PVM, translator, SVM; PVM -> comparing module; SVM -> translator ->
+ * comparing module; what is released -> client. There are no checkpoints here, since a kernel's TCP
+ * cannot be copied: the VMs must agree by themselves, and a mismatch fails the test.
+ *
+ * In the second half the PVM dies in the middle of open connections and the SVM serves alone; every
+ * connection must go on without a byte wrong.
+ *
+ * Needs root and /dev/net/tun (else 77). real_tcp [SEED [TRACE]]
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "net_test.h"
+
+enum { PVM, SVM, CLIENT, NODES, PORT = 7000, CLIENTS = 6, SKIP = 77, DEADLINE_S = 40 };
+
+struct node {
+	int ns, tap;
+};
+
+static struct node nodes[NODES];
+static struct cm *cm;
+static struct tr *tr;
+static bool pvm_dead;
+static uint64_t frames[NODES], lost, wanted[CM_NCAUSES];
+static struct rnd rnd;
+static uint32_t loss_permille;
+
+static uint64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+static void skip(const char *why)
+{
+	printf("skipped: %s: %s\n", why, strerror(errno));
+	exit(SKIP);
+}
+
+/* --- the namespaces --- */
+
+static void run(const char *cmd)
+{
+	if (system(cmd) != 0)
+		skip(cmd);
+}
+
+static struct node make_node(const char *address, const char *mac)
+{
+	struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI };
+	struct node n;
+	char cmd[200];
+
+	if (unshare(CLONE_NEWNET) < 0)
+		skip("unshare");
+	n.ns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	n.tap = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	strcpy(ifr.ifr_name, "eth0");
+	if (n.ns < 0 || n.tap < 0 || ioctl(n.tap, TUNSETIFF, &ifr) < 0)
+		skip("/dev/net/tun");
+	snprintf(cmd, sizeof(cmd),
+		"ip link set lo up && ip link set eth0 address %s txqueuelen 20000 up && ip addr add %s/24 dev eth0 && "
+		"sysctl -qw net.ipv6.conf.all.disable_ipv6=1", mac, address);
+	run(cmd);
+	return n;
+}
+
+static pid_t fork_in(const struct node *n)
+{
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (setns(n->ns, CLONE_NEWNET) < 0)
+		_exit(1);
+	return 0;
+}
+
+/* --- the application: one byte says what to do, four how much --- */
+
+static uint8_t pattern(uint32_t i)
+{
+	return (uint8_t)(i ^ i >> 8 ^ i >> 16);
+}
+
+static bool all(int fd, void *data, size_t len, bool in)
+{
+	uint8_t *p = data;
+
+	while (len) {
+		ssize_t n = in ? read(fd, p, len) : write(fd, p, len);
+
+		if (n <= 0)
+			return false;
+		p += n;
+		len -= (size_t)n;
+	}
+	return true;
+}
+
+static void fill(uint8_t *p, uint32_t from, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		p[i] = pattern(from + i);
+}
+
+static bool send_pattern(int fd, uint32_t len)
+{
+	uint8_t chunk[16384];
+
+	for (uint32_t n, i = 0; i < len; i += n) {
+		n = len - i < sizeof(chunk) ? len - i : sizeof(chunk);
+		fill(chunk, i, n);
+		if (!all(fd, chunk, n, false))
+			return false;
+	}
+	return true;
+}
+
+static bool check_pattern(int fd, uint32_t len)
+{
+	uint8_t chunk[16384], want[16384];
+
+	for (uint32_t n, i = 0; i < len; i += n) {
+		n = len - i < sizeof(chunk) ? len - i : sizeof(chunk);
+		fill(want, i, n);
+		if (!all(fd, chunk, n, true) || memcmp(chunk, want, n) != 0)
+			return false;
+	}
+	return true;
+}
+
+static void serve(int fd)
+{
+	uint8_t cmd[5], ok = 'k';
+	uint32_t n;
+
+	while (all(fd, cmd, 5, true)) {
+		memcpy(&n, cmd + 1, 4);
+		if (cmd[0] == 'D' && !send_pattern(fd, n))
+			return;
+		if (cmd[0] == 'U' && (!check_pattern(fd, n) || !all(fd, &ok, 1, false)))
+			return;
+	}
+}
+
+static void server(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(PORT) };
+	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, fd;
+
+	signal(SIGCHLD, SIG_IGN);
+	setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(s, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(s, 100) < 0)
+		_exit(1);
+	while ((fd = accept(s, NULL, NULL)) >= 0) {
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		if (fork() == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			serve(fd);
+			_exit(0);
+		}
+		close(fd);
+	}
+	_exit(1);
+}
+
+static int dial(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(PORT) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+
+	inet_pton(AF_INET, "10.99.0.2", &a.sin_addr);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+static bool ask(int fd, char what, uint32_t n)
+{
+	uint8_t cmd[5] = { (uint8_t)what }, ok;
+
+	memcpy(cmd + 1, &n, 4);
+	if (!all(fd, cmd, 5, false))
+		return false;
+	if (what == 'D')
+		return check_pattern(fd, n);
+	return send_pattern(fd, n) && all(fd, &ok, 1, true) && ok == 'k';
+}
+
+static bool session(int k, struct rnd *r)
+{
+	int fd = dial(), rounds = k % 3 == 0 ? 300 : 6;
+	uint32_t most = k % 3 == 0 ? 2000 : 2000000;
+	bool ok = fd >= 0;
+
+	for (int i = 0; ok && i < rounds; i++)
+		ok = ask(fd, k % 3 == 2 ? 'U' : 'D', 1 + rnd_below(r, most));
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+/* sessions of one kind, and new connections, until the time is over */
+static void client(int k, double secs)
+{
+	struct rnd r = { test_seed + (uint64_t)k };
+	uint64_t end = now_us() + (uint64_t)(secs * 1e6), n = 0;
+
+	do {
+		if (!session(k, &r)) {
+			fprintf(stderr, "client %d: session %llu broke: %s\n", k,
+				(unsigned long long)n, strerror(errno));
+			_exit(1);
+		}
+		n++;
+	} while (now_us() < end);
+	_exit(0);
+}
+
+/* --- the wire --- */
+
+static void deliver(int to, const uint8_t *frame, size_t len)
+{
+	if (rnd_below(&rnd, 1000) < loss_permille) {
+		lost++;
+		return;
+	}
+	if (write(nodes[to].tap, frame, len) < 0)
+		lost++;
+}
+
+static void on_release(void *opaque, const uint8_t *frame, size_t len)
+{
+	(void)opaque;
+	deliver(CLIENT, frame, len);
+}
+
+static void on_want(void *opaque, enum cm_cause cause)
+{
+	(void)opaque;
+	wanted[cause]++;
+}
+
+static void on_syn(void *opaque, const uint8_t *frame, size_t len)
+{
+	(void)opaque;
+	tr_pvm_syn(tr, frame, len);
+}
+
+static void to_svm(uint8_t *frame, size_t len, uint64_t now)
+{
+	if (tr_to_svm(tr, frame, len, now))
+		deliver(SVM, frame, len);
+}
+
+static void from_node(int from, uint8_t *frame, size_t len, uint64_t now)
+{
+	frames[from]++;
+	switch (from) {
+	case CLIENT:
+		if (!pvm_dead) {
+			cm_from_client(cm, frame, len, now);
+			deliver(PVM, frame, len);
+		}
+		to_svm(frame, len, now);
+		break;
+	case PVM:
+		if (!pvm_dead)
+			cm_from_pvm(cm, frame, len, now);
+		break;
+	default:
+		if (!tr_from_svm(tr, frame, len, now))
+			break;
+		if (pvm_dead)
+			deliver(CLIENT, frame, len);
+		else
+			cm_from_svm(cm, 1, frame, len, now);
+	}
+}
+
+static void read_node(int from)
+{
+	static uint8_t frame[NET_FRAME_MAX];
+	uint64_t now = now_us();
+	ssize_t len;
+
+	for (int i = 0; i < 32 && (len = read(nodes[from].tap, frame, sizeof(frame))) > 0; i++)
+		from_node(from, frame, (size_t)len, now);
+}
+
+/* move frames until all clients have ended; false: one failed, or the deadline is over */
+static bool wire(int running, double die_after_s)
+{
+	struct pollfd p[NODES];
+	uint64_t start = now_us(), now;
+	int status;
+
+	for (int i = 0; i < NODES; i++)
+		p[i] = (struct pollfd){ .fd = nodes[i].tap, .events = POLLIN };
+	while (running) {
+		poll(p, NODES, 5);
+		for (int i = 0; i < NODES; i++)
+			read_node(i);
+		now = now_us();
+		cm_tick(cm, now);
+		if (die_after_s > 0 && !pvm_dead && now - start > (uint64_t)(die_after_s * 1e6)) {
+			pvm_dead = true;
+			tr_failover(tr, 20);
+		}
+		if (now - start > DEADLINE_S * 1000000ull)
+			return false;
+		if (waitpid(-1, &status, WNOHANG) <= 0)
+			continue;
+		running--;
+		if (status)
+			return false;
+	}
+	return true;
+}
+
+static void report(const char *what, uint64_t start)
+{
+	struct cm_stats st;
+
+	cm_get_stats(cm, &st);
+	printf("%s: %.1f s, frames PVM %llu SVM %llu client %llu, lost %llu; released %llu, "
+	       "%llu bytes matched, %llu ACKs clamped, lag %u us, mismatches %llu, missing %llu, full %llu\n",
+		what, (double)(now_us() - start) / 1e6, (unsigned long long)frames[PVM],
+		(unsigned long long)frames[SVM], (unsigned long long)frames[CLIENT],
+		(unsigned long long)lost, (unsigned long long)st.released,
+		(unsigned long long)st.matched_bytes, (unsigned long long)st.acks_clamped, st.lag_us,
+		(unsigned long long)st.mismatches, (unsigned long long)st.missing,
+		(unsigned long long)st.full);
+	fflush(stdout);
+}
+
+static void phase(const char *what, double secs, double die_after_s, uint32_t loss)
+{
+	static const struct cm_ops ops = { on_release, on_want, on_syn };
+	uint64_t start = now_us();
+	struct cm_stats st;
+	bool ok;
+
+	cm = cm_new(NULL, &ops, NULL);
+	tr = tr_new(0);
+	CHECK(cm && tr);
+	cm_set_mode(cm, CM_COMPARE, start);
+	cm_start_epoch(cm, 1, start);
+	loss_permille = loss;
+	memset(frames, 0, sizeof(frames));
+	lost = 0;
+	for (int k = 0; k < CLIENTS; k++)
+		if (fork_in(&nodes[CLIENT]) == 0)
+			client(k, secs);
+	ok = wire(CLIENTS, die_after_s);
+	report(what, start);
+	cm_get_stats(cm, &st);
+	CHECK(ok && st.mismatches == 0 && st.dropped == 0);
+	CHECK(st.matched_bytes > 1000000);
+	cm_free(cm);
+	tr_free(tr);
+}
+
+int main(int argc, char **argv)
+{
+	test_seed_from(argc, argv);
+	rnd.s = test_seed;
+	signal(SIGPIPE, SIG_IGN);
+	nodes[PVM] = make_node("10.99.0.2", "02:00:00:00:00:02");
+	nodes[SVM] = make_node("10.99.0.2", "02:00:00:00:00:02");
+	nodes[CLIENT] = make_node("10.99.0.1", "02:00:00:00:00:01");
+	for (int i = PVM; i <= SVM; i++)
+		if (fork_in(&nodes[i]) == 0)
+			server();
+	usleep(100000);
+	phase("same", 2, 0, 0);
+	phase("with loss", 2, 0, 5);
+	phase("failover", 3, 1.5, 0);
+	puts("ok");
+	return 0;
+}
