@@ -56,7 +56,7 @@ static void on_harvested(struct daemon *d, const struct agent_reply *r)
 	percentile_add(&k->pages, r->checkpoint.pages);
 	k->last_pages = r->checkpoint.pages;
 	k->sent_hash = r->checkpoint.hash;
-	k->sent_hash_epoch = k->verify ? k->epoch : 0;
+	k->sent_hash_epoch = k->hashing ? k->epoch : 0;
 	log_debug("epoch %llu: %llu pages, pause %lld us (stop %lld save %lld scan %lld copy %lld cont %lld)",
 		  (unsigned long long)k->epoch, (unsigned long long)r->checkpoint.pages,
 		  (long long)r->checkpoint.pause_ns / 1000, (long long)r->checkpoint.stop_ns / 1000,
@@ -70,9 +70,8 @@ static void on_harvested(struct daemon *d, const struct agent_reply *r)
 	last_read = __builtin_bswap64(last_read);
 	peer_send(d, PEER_BOUNDARY, k->epoch, &last_read, sizeof(last_read), NULL, 0);
 	daemon_event(d, (struct core_event){ .type = CORE_EV_HARVESTED, .epoch = k->epoch });
-	e = transfer_send(d, k->epoch, k->verify ? BULK_VERIFY : 0, r->checkpoint.device_bytes,
+	e = transfer_send(d, k->epoch, k->hashing ? BULK_VERIFY : 0, r->checkpoint.device_bytes,
 			  r->checkpoint.ran_at_ns);
-	k->verify = false;
 	if (e < 0) {
 		log_error("checkpoint cannot be sent: %s", strerror(-e));
 		peer_drop(d);
@@ -91,7 +90,9 @@ void checkpoint_harvest(struct daemon *d, uint64_t epoch, enum core_cause cause)
 	new_nonce(d);
 	k->epoch = epoch;
 	k->started_ns = clock_now_ns();
-	if (k->verify)
+	k->hashing = k->verify;
+	k->verify = false;
+	if (k->hashing)
 		r.flags |= AGENT_F_HASH;
 	memcpy(r.nonce, k->nonce, AGENT_NONCE);
 	nic_harvest(d, k->nonce, epoch);

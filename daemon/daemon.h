@@ -201,6 +201,7 @@ struct checkpoint {
 	uint64_t epoch;          /* under way */
 	/* primary */
 	bool verify;             /* the next one with hashes */
+	bool hashing;            /* the one under way was asked for with hashes */
 	uint64_t sent_hash, sent_hash_epoch;
 	uint64_t verified, verify_failed;
 	struct percentile pause_us, pages, send_us, apply_us;
