@@ -10,8 +10,9 @@
 #include "net.h"
 #include "pool.h"
 
-/* what the SVM may be ahead in one flow */
-#define CM_AHEAD_MAX (1u << 20)
+/* What the SVM may be ahead in one flow: a sender with a free hand is ahead by the peer's window, which
+ * common stacks let grow to 6 MiB. */
+#define CM_AHEAD_MAX (8u << 20)
 
 /* what is known of a TCP flow; see tcp_cmp.c */
 enum {

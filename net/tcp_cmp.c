@@ -344,6 +344,7 @@ static struct buf *keep_piece(struct cm *cm, struct flow *fl, struct buf *after,
 	if (!b || b->end != seq || b->room - b->body_len < n) {
 		b = fl->said_bytes < CM_AHEAD_MAX ? cm_keep(cm, fl, n) : NULL;
 		if (!b) {
+			cm->stats.dropped++;
 			cm_want(cm, CM_FULL);
 			return NULL;
 		}
