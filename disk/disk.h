@@ -49,7 +49,7 @@ struct disk_link {
 	_Atomic bool failed;
 	char reason[160];
 	char *ring;
-	size_t head, used;
+	size_t ring_size, head, used;
 	uint64_t progress;    /* bytes the sender got rid of */
 	uint64_t last_epoch;
 	bool idle;            /* the sender waits */

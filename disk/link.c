@@ -32,7 +32,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RING_SIZE (16u << 20)
+/* A small part of the cache that takes it on the other side, which is configured alike: what fills up the
+ * ring stands before the mark of the checkpoint that would empty that cache. */
+#define RING_MIN (1u << 20)
+#define RING_MAX (16u << 20)
+#define RING_PART 16
 #define MARK_RESERVE 16384u
 #define SEND_MAX (1u << 20) /* so that room appears bit by bit */
 
@@ -45,7 +49,10 @@ int link_init(struct disk *d)
 	disk_cond_init(&l->more);
 	disk_cond_init(&l->room);
 	l->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	l->ring = malloc(RING_SIZE);
+	l->ring_size = d->config.cache_max / RING_PART;
+	l->ring_size = l->ring_size < RING_MIN ? RING_MIN : l->ring_size;
+	l->ring_size = l->ring_size > RING_MAX ? RING_MAX : l->ring_size;
+	l->ring = malloc(l->ring_size);
 	return l->ring && l->done_fd >= 0 ? 0 : -ENOMEM;
 }
 
@@ -172,7 +179,7 @@ static ssize_t send_some(int fd, const char *p, size_t n)
 
 static void ring_take(struct disk_link *l, size_t n)
 {
-	l->head = (l->head + n) % RING_SIZE;
+	l->head = (l->head + n) % l->ring_size;
 	l->used -= n;
 	l->progress += n;
 	if (l->waiting)
@@ -186,7 +193,7 @@ static void *sender(void *arg)
 
 	pthread_mutex_lock(&l->lock);
 	while (!l->failed) {
-		size_t n = l->used < RING_SIZE - l->head ? l->used : RING_SIZE - l->head;
+		size_t n = l->used < l->ring_size - l->head ? l->used : l->ring_size - l->head;
 		const char *p = l->ring + l->head;
 		ssize_t sent;
 
@@ -212,7 +219,7 @@ static void *sender(void *arg)
 
 static void ring_put(struct disk_link *l, const void *data, size_t n)
 {
-	size_t at = (l->head + l->used) % RING_SIZE, first = RING_SIZE - at;
+	size_t at = (l->head + l->used) % l->ring_size, first = l->ring_size - at;
 
 	first = first < n ? first : n;
 	memcpy(l->ring + at, data, first);
@@ -298,22 +305,22 @@ static bool put_data(struct disk *d, const char *p, uint32_t len, uint64_t off, 
 
 void link_mirror_write(struct disk *d, const void *buf, uint32_t len, uint64_t off)
 {
-	put_data(d, buf, len, off, RING_SIZE - MARK_RESERVE);
+	put_data(d, buf, len, off, d->link.ring_size - MARK_RESERVE);
 }
 
 void link_mirror_zero(struct disk *d, uint32_t len, uint64_t off)
 {
-	put(d, DISK_LINK_ZERO, off, len, NULL, RING_SIZE - MARK_RESERVE);
+	put(d, DISK_LINK_ZERO, off, len, NULL, d->link.ring_size - MARK_RESERVE);
 }
 
 bool link_sync_write(struct disk *d, const void *buf, uint32_t len, uint64_t off)
 {
-	return put_data(d, buf, len, off, RING_SIZE / 2);
+	return put_data(d, buf, len, off, d->link.ring_size / 2);
 }
 
 bool link_sync_zero(struct disk *d, uint32_t len, uint64_t off)
 {
-	return put(d, DISK_LINK_ZERO, off, len, NULL, RING_SIZE / 2);
+	return put(d, DISK_LINK_ZERO, off, len, NULL, d->link.ring_size / 2);
 }
 
 int link_mark(struct disk *d, uint64_t epoch)
@@ -326,7 +333,7 @@ int link_mark(struct disk *d, uint64_t epoch)
 		r = -ENOTCONN;
 	else if (epoch <= l->last_epoch)
 		r = -EINVAL;
-	else if (l->used + sizeof(struct disk_link_header) > RING_SIZE)
+	else if (l->used + sizeof(struct disk_link_header) > l->ring_size)
 		r = -EAGAIN;
 	else
 		put_message(l, DISK_LINK_BOUNDARY, epoch, 0, NULL);

@@ -23,7 +23,7 @@
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
 #define CACHE_MAX_DEFAULT (256u << 20)
-#define CACHE_MAX_LEAST   (4u << 20)
+#define CACHE_MAX_LEAST   (16u << 20)
 #define REQUEST_MAX       (32u << 20)
 
 static struct disk disk = {
@@ -44,7 +44,7 @@ static int set_cache_max(const char *value)
 	if (size < 0)
 		return -1;
 	if (size < (int64_t)CACHE_MAX_LEAST || size > INT64_C(1) << 40) {
-		nbdkit_error("cache-max=%s: must be between 4M and 1T", value);
+		nbdkit_error("cache-max=%s: must be between 16M and 1T", value);
 		return -1;
 	}
 	disk.config.cache_max = (uint64_t)size;

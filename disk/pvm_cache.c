@@ -31,7 +31,9 @@ struct pvm_record {
 	uint32_t stored; /* bytes of data that follow, 0 or length */
 };
 
-#define CHUNK_ROOM (PVM_CHUNK - sizeof(struct pvm_chunk *) - 2 * sizeof(uint32_t))
+/* a little more, so that four of the largest writes fit with their headers */
+#define CHUNK_SIZE (PVM_CHUNK + 4096)
+#define CHUNK_ROOM (CHUNK_SIZE - sizeof(struct pvm_chunk *) - 2 * sizeof(uint32_t))
 
 struct pvm_chunk {
 	struct pvm_chunk *next;
@@ -39,7 +41,7 @@ struct pvm_chunk {
 	uint32_t taken; /* end of the last record applied and forgotten */
 	_Alignas(8) char room[CHUNK_ROOM];
 };
-_Static_assert(sizeof(struct pvm_chunk) == PVM_CHUNK, "one allocation per MiB");
+_Static_assert(sizeof(struct pvm_chunk) == CHUNK_SIZE, "no hidden padding");
 
 /* where in the log a reader is */
 struct pvm_cursor {

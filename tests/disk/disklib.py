@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Disk managers under test: start nbdkit with the plugin, speak its control protocol, and NBD."""
+"""Disk managers under test: start nbdkit with the plugin, speak its control protocol, and NBD.
+
+COLO_DISK_PLUGIN names the plugin, COLO_SYNC_SHIM the LD_PRELOAD library made from sync_shim.c. Random tests
+print their seed; COLO_SEED repeats one.
+"""
 import array
 import os
+import random
 import select
 import shutil
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
+import unittest
 
+MB = 1 << 20
 PLUGIN = os.environ.get("COLO_DISK_PLUGIN", "./nbdkit-colo-plugin.so")
+SHIM = os.environ.get("COLO_SYNC_SHIM")
+SEED = int(os.environ.get("COLO_SEED", int.from_bytes(os.urandom(4), "big")))
 DEADLINE = float(os.environ.get("COLO_TEST_DEADLINE", "20"))
 # for a plugin built with a sanitizer: its library, and words to put before nbdkit
 PRELOAD = os.environ.get("COLO_DISK_PRELOAD", "")
@@ -236,3 +246,60 @@ def checkpoint(primary, secondary, epoch):
     primary.ask(BOUNDARY, epoch)
     assert secondary.event(EV_BOUNDARY).epoch == epoch
     secondary.ask(COMMIT, epoch)
+
+
+def content(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+class TestCase(unittest.TestCase):
+    SIZE = 16 * MB
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="colo-test-")
+        self.disks = []
+        self.rng = random.Random(SEED)
+
+    def tearDown(self):
+        for disk in self.disks:
+            disk.stop()
+        shutil.rmtree(self.dir)
+
+    def image(self, name, size=None, data=b""):
+        path = f"{self.dir}/{name}"
+        with open(path, "wb") as f:
+            f.write(data)
+            f.truncate(size or self.SIZE)
+        return path
+
+    def disk(self, name, size=None, data=b"", **kw):
+        disk = Disk(self.image(name, size, data), **kw)
+        self.disks.append(disk)
+        return disk
+
+    def pair(self, data=b"base" * 5000, **kw):
+        """Two linked disks whose first checkpoint, epoch 1, is committed."""
+        a, b = self.disk("a", data=data, **kw), self.disk("b", data=data, **kw)
+        link(a, b)
+        checkpoint(a, b, 1)
+        return a, b
+
+    def assertSameContent(self, a, b):
+        # not assertEqual: nobody wants to read that difference
+        self.assertTrue(content(a.path) == content(b.path), "contents differ")
+
+    def shimmed(self, name, **kw):
+        """A disk with sync_shim.c; self.gate, .fail and .crawl are the files that switch it."""
+        self.log, self.gate, self.fail, self.crawl = (f"{self.dir}/{x}" for x in
+                                                      ("log", "gate", "fail", "crawl"))
+        return self.disk(name, preload=SHIM, env=dict(SYNC_LOG=self.log, SYNC_GATE=self.gate,
+                                                      SYNC_FAIL=self.fail, SYNC_CRAWL=self.crawl), **kw)
+
+
+def main():
+    if not shutil.which("nbdkit"):
+        print("nbdkit is not installed")
+        sys.exit(77)
+    print("seed", SEED, flush=True)
+    unittest.main()

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * sync_shim.c - LD_PRELOAD: count, delay or fail fdatasync in a disk manager under test
+ * sync_shim.c - LD_PRELOAD: count, delay or fail fdatasync, slow down writes in a disk manager under test
  *
  * SYNC_LOG: a file that gets one byte per call. SYNC_GATE: while this file exists, calls wait. SYNC_FAIL:
- * while this file exists, calls fail with EIO.
+ * while this file exists, calls fail with EIO. SYNC_CRAWL: while this file exists, every pwrite takes 2 ms.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -45,4 +45,26 @@ __attribute__((visibility("default"))) int fdatasync(int fd)
 		return -1;
 	}
 	return real(fd);
+}
+
+/* By their names in libc: with 64-bit file offsets the compiler calls both pwrite64. */
+__attribute__((visibility("default")))
+ssize_t crawl64(int fd, const void *p, size_t n, off64_t off) __asm__("pwrite64");
+__attribute__((visibility("default")))
+ssize_t crawl(int fd, const void *p, size_t n, off64_t off) __asm__("pwrite");
+
+ssize_t crawl64(int fd, const void *p, size_t n, off64_t off)
+{
+	ssize_t (*real)(int, const void *, size_t, off64_t) =
+		(ssize_t (*)(int, const void *, size_t, off64_t))dlsym(RTLD_NEXT, "pwrite64");
+	struct timespec two = { 0, 2000000 };
+
+	if (exists("SYNC_CRAWL"))
+		nanosleep(&two, NULL);
+	return real(fd, p, n, off);
+}
+
+ssize_t crawl(int fd, const void *p, size_t n, off64_t off)
+{
+	return crawl64(fd, p, n, off);
 }

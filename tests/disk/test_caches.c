@@ -425,6 +425,9 @@ static void test_identity(void)
 		data[0] ^= 1;
 		CHECK(storage_write(&written, data, 1, off) == 0 && identity_of(&written) == id);
 	}
+	CHECK(storage_zero(&sparse, SIZE, 0, true) == 0 && storage_zero(&written, SIZE, 0, true) == 0);
+	CHECK(storage_write(&sparse, "moved", 5, 0) == 0 && storage_write(&written, "moved", 5, 65536) == 0);
+	CHECK(identity_of(&sparse) != identity_of(&written));
 	storage_close(&sparse);
 	storage_close(&written);
 	storage_close(&longer);
@@ -538,7 +541,7 @@ static unsigned long number(int argc, char **argv, int i, const char *name, unsi
 
 int main(int argc, char **argv)
 {
-	unsigned long steps = number(argc, argv, 2, "COLO_STEPS", 300000);
+	unsigned long steps = number(argc, argv, 2, "COLO_STEPS", 200000);
 
 	seed = number(argc, argv, 1, "COLO_SEED", (unsigned long)time(NULL) ^ ((unsigned long)getpid() << 16));
 	rng = seed * 2 + 1;
