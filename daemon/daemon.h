@@ -125,6 +125,7 @@ void peer_stop(struct daemon *d);
 /* secondary: connect one more channel (PEER_SEED) */
 int peer_dial(struct daemon *d, enum peer_channel channel);
 void peer_drop(struct daemon *d);
+void peer_side_closed(struct daemon *d, enum peer_channel channel); /* BULK or DISK has ended */
 void peer_mute(struct daemon *d); /* read nothing more, but keep the link for a last word */
 /* false: no room; only droppable messages may ignore that. Data: payload of two pieces. */
 bool peer_send(struct daemon *d, enum peer_type type, uint64_t epoch, const void *a, size_t na,

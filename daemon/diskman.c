@@ -52,8 +52,7 @@ static void on_link_lost(struct daemon *d, const struct disk_message *m)
 	if (!d->peer.up || d->core.state == CORE_GIVEN_UP)
 		return;
 	log_warn("disk link: %s", m->text);
-	peer_drop(d);
-	daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED });
+	peer_side_closed(d, PEER_DISK);
 }
 
 static void on_event(struct daemon *d, const struct disk_message *m)

@@ -31,6 +31,7 @@
 
 #define HANDSHAKE_MS 5000
 #define REDIAL_MS 200
+#define SIDE_LIMIT_MS 200
 #define CONTROL_BUFFER (32u << 20)
 #define DATA_PLANE_RESERVE (4u << 20) /* room kept for control messages */
 #define READ_CHUNK (256u << 10)
@@ -160,6 +161,10 @@ static enum peer_status check_hello(struct daemon *d, struct peer_hello *h, char
 		if (d->peer.fd[channel] >= 0)
 			return refuse(text, size, "channel %u is connected already", channel);
 		return PEER_OK;
+	}
+	if (d->core.state == CORE_STARTING) { /* neither disk nor QEMU are known yet */
+		refuse(text, size, "busy: state %s", core_state_name(d->core.state));
+		return PEER_LATER;
 	}
 	if (check_identity(d, h, text, size) == PEER_REFUSED)
 		return PEER_REFUSED;
@@ -563,6 +568,25 @@ static void lost(struct daemon *d, enum core_loss how, const char *why)
 		daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = how });
 	else if (d->peer.dialling && d->core.state == CORE_CONNECTING)
 		uv_timer_start(&d->peer.retry, retry_dial, REDIAL_MS, 0);
+}
+
+static void on_side_limit(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	if (d->peer.up)
+		lost(d, CORE_LOSS_CLOSED, "a channel is closed");
+}
+
+/* A peer that ends closes all its channels, and may have had a last word on CONTROL: who serves. That
+ * one's end counts, and what stands before it is read first. */
+void peer_side_closed(struct daemon *d, enum peer_channel channel)
+{
+	struct peer *p = &d->peer;
+
+	watch_events(p->watch[channel], 0);
+	if (p->up && !uv_is_active((uv_handle_t *)&p->retry))
+		uv_timer_start(&p->retry, on_side_limit, SIDE_LIMIT_MS, 0);
 }
 
 static void on_heartbeat(struct daemon *d, const uint8_t *p, size_t n)

@@ -187,10 +187,11 @@ static void bulk_lost(struct daemon *d, enum core_loss how, const char *why)
 	d->transfer->phase = IDLE;
 	if (!d->peer.up)
 		return;
-	if (how == CORE_LOSS_PROTOCOL)
-		peer_mute(d);
-	else
-		peer_drop(d);
+	if (how == CORE_LOSS_CLOSED) {
+		peer_side_closed(d, PEER_BULK);
+		return;
+	}
+	peer_mute(d);
 	daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = how });
 }
 
