@@ -131,11 +131,11 @@ void sim_after(struct world *w, uint64_t delay, enum ev_type type, unsigned int 
 /* --- faults --- */
 
 enum fault {
-	F_BREAK, F_SILENCE, F_ONE_WAY, F_VM, F_DAEMON, F_HOST, F_STALL, F_HARVEST, F_APPLY, F_SEED, F_ARBITER,
+	F_BREAK, F_SILENCE, F_ONE_WAY, F_NONSENSE, F_VM, F_DAEMON, F_HOST, F_STALL, F_HARVEST, F_APPLY, F_SEED, F_ARBITER,
 	F_FAILOVER, F_STOP, F_GUEST_OFF, F_MANUAL, NFAULTS
 };
 static const char *const fault_names[] = {
-	"link closed", "link silent", "link silent one way", "VM dies", "daemon dies", "host dies",
+	"link closed", "link silent", "link silent one way", "nonsense", "VM dies", "daemon dies", "host dies",
 	"daemon stalls", "next harvest fails", "next apply fails", "next seed fails", "arbiter silent",
 	"operator: failover", "operator: stop", "guest powers off", "operator: checkpoint",
 };
@@ -181,12 +181,13 @@ static void tell(struct world *w, struct node *n, enum core_event_type type)
 	node_event(w, n, (struct core_event){ .type = type, .cause = CORE_CAUSE_MANUAL });
 }
 
-static void operator(struct world *w, struct node *n, enum fault f)
+static void operator(struct world *w, struct node *n, enum fault f, bool was_calm)
 {
 	bool primary = n->core.role == CORE_PRIMARY;
 
 	if (f == F_STOP || (f == F_GUEST_OFF && primary && n->vm.alive)) {
 		w->stopped = w->stopped || primary;
+		w->off = primary && was_calm;
 		tell(w, n, f == F_STOP ? CORE_EV_STOP : CORE_EV_GUEST_OFF);
 	} else if (f == F_MANUAL) {
 		tell(w, n, CORE_EV_WANT_CHECKPOINT);
@@ -195,12 +196,13 @@ static void operator(struct world *w, struct node *n, enum fault f)
 	}
 }
 
-static void inject(struct world *w, enum fault f, struct node *n)
+static void inject(struct world *w, enum fault f, struct node *n, bool was_calm)
 {
 	switch (f) {
 	case F_BREAK: link_break(w); break;
 	case F_SILENCE: silence(w, 3); break;
 	case F_ONE_WAY: silence(w, 1u << n->index); break;
+	case F_NONSENSE: node_hears_nonsense(w, n); break;
 	case F_VM: node_vm_dies(w, n); break;
 	case F_DAEMON: node_end(w, n); break;
 	case F_HOST: host_dies(w, n); break;
@@ -209,7 +211,7 @@ static void inject(struct world *w, enum fault f, struct node *n)
 	case F_APPLY: n->fail_apply = true; break;
 	case F_SEED: n->fail_seed = true; break;
 	case F_ARBITER: w->arbiter_out[n->index] = w->now + rnd_below(&w->rnd, 1500000); break;
-	default: operator(w, n, f);
+	default: operator(w, n, f, was_calm);
 	}
 }
 
@@ -217,6 +219,7 @@ static void fault(struct world *w)
 {
 	enum fault f = rnd_below(&w->rnd, NFAULTS);
 	struct node *n = &w->node[rnd_below(&w->rnd, 2)];
+	bool was_calm = calm(w);
 
 	/* the ends of all things are not as interesting as they are frequent */
 	if ((f == F_STOP || f == F_GUEST_OFF) && rnd_chance(&w->rnd, 80))
@@ -226,10 +229,11 @@ static void fault(struct world *w)
 	sim_trace(w, n->index, "*** %s", fault_names[f]);
 	w->faults++;
 	if (f != F_MANUAL && f != F_ARBITER) {
-		w->expect = w->expect && calm(w);
+		w->expect = w->expect && was_calm;
+		w->off = false;
 		w->calm_from = w->now + 1500000;
 	}
-	inject(w, f, n);
+	inject(w, f, n, was_calm);
 }
 
 static void restart(struct world *w, unsigned int i)

@@ -42,7 +42,8 @@ enum channel { CONTROL, BULK, DISK, NCHANNELS };
 
 enum msg_type {
 	MSG_CLOSE, MSG_HEARTBEAT, MSG_SYNCED, MSG_SEED_START, MSG_SEED_READY, MSG_BOUNDARY, MSG_PAGES,
-	MSG_DISK_BOUNDARY, MSG_HELD, MSG_APPLIED, MSG_OUTPUT, MSG_HANDOVER, MSG_ASK, MSG_TAKEN, MSG_DISMISS, MSG_GUEST_OFF,
+	MSG_DISK_BOUNDARY, MSG_HELD, MSG_APPLIED, MSG_OUTPUT, MSG_HANDOVER, MSG_ASK,
+	MSG_TAKEN, MSG_DISMISS, MSG_GUEST_OFF,
 };
 
 struct msg {
@@ -88,6 +89,7 @@ struct vm {
 struct node {
 	unsigned int index, life; /* life: another one after each start of the daemon */
 	bool alive, linked;       /* linked: the core was told so */
+	bool mute;                /* the peer talked nonsense, and is not listened to any more */
 	unsigned int link;        /* id, 0: none */
 	struct core core;
 	struct vm vm;
@@ -137,6 +139,7 @@ struct world {
 	/* expectations */
 	bool split;      /* arbiter none was asked: two may serve */
 	bool stopped;    /* by the operator */
+	bool off;        /* and nothing has happened since that the peer might not have heard */
 	bool expect;     /* no fault so far that the pair need not survive */
 	uint64_t calm_from; /* the last fault has had its effect by then */
 	unsigned int budget; /* faults to come */
@@ -173,6 +176,7 @@ void node_end(struct world *w, struct node *n);
 void node_event(struct world *w, struct node *n, struct core_event e);
 void node_happens(struct world *w, struct node *n, const struct ev *e);
 void node_vm_dies(struct world *w, struct node *n);
+void node_hears_nonsense(struct world *w, struct node *n);
 
 /* --- sim_nic.c --- */
 

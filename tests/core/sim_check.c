@@ -135,6 +135,8 @@ void check_end(struct world *w)
 		sim_fail(w, "service is lost, though no fault hit a pair that was not protected");
 	if (serves && !w->split && !w->stopped)
 		sim_fail(w, "a node serves alone, though the other one was there again");
+	if (w->off && (w->node[0].alive || w->node[1].alive))
+		sim_fail(w, "the operator ended the VM, but a node goes on");
 	if (!w->faults && (!check_pair_protected(w) || !w->client.n))
 		sim_fail(w, "no fault, but the pair does not get along");
 }

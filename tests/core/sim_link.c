@@ -63,7 +63,7 @@ void link_vanish(struct world *w, struct node *n)
 	if (link_of(w, n))
 		w->link.open[n->index] = false;
 	n->link = 0;
-	n->linked = false;
+	n->linked = n->mute = false;
 }
 
 void link_close(struct world *w, struct node *n)
@@ -112,7 +112,7 @@ bool link_receive(struct world *w, struct node *n, enum channel c, struct msg *m
 {
 	struct queue *q = &w->link.q[n->index][c];
 
-	if (!n->linked || !link_of(w, n) || q->head == q->tail ||
+	if (!n->linked || n->mute || !link_of(w, n) || q->head == q->tail ||
 	    q->m[q->head % SIM_QUEUE].arrives > w->now)
 		return false;
 	*m = q->m[q->head++ % SIM_QUEUE];

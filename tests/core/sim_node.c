@@ -87,6 +87,14 @@ static void peer_lost(struct world *w, struct node *n, enum core_loss loss)
 		node_event(w, n, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = loss });
 }
 
+void node_hears_nonsense(struct world *w, struct node *n)
+{
+	if (!n->linked || n->mute)
+		return;
+	n->mute = true;
+	node_event(w, n, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_PROTOCOL });
+}
+
 static void check_complete(struct world *w, struct node *n)
 {
 	if (n->got_pages && n->got_pages == n->got_boundary && n->got_pages == n->got_disk)
@@ -148,7 +156,7 @@ static void to_primary(struct world *w, struct node *n, const struct msg *m)
 		break;
 	case MSG_GUEST_OFF: /* a survivor ends while it is still linked with its former primary */
 		if (n->core.state == CORE_GIVEN_UP) {
-			peer_lost(w, n, CORE_LOSS_PROTOCOL);
+			node_hears_nonsense(w, n);
 			break;
 		}
 		/* fall through */
@@ -162,7 +170,9 @@ static void receive(struct world *w, struct node *n, enum channel c)
 
 	while (link_receive(w, n, c, &m)) {
 		if (m.type == MSG_CLOSE) {
-			peer_lost(w, n, CORE_LOSS_CLOSED);
+			/* the other channels end as well, but the last words stand on this one */
+			if (c == CONTROL)
+				peer_lost(w, n, CORE_LOSS_CLOSED);
 			return;
 		}
 		if (c != DISK)

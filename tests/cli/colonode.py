@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A real daemon of one node, and the peer protocol spoken by hand, for tests of bad input.
+
+The guest is a boot sector that writes a dot to the serial line at each timer tick: it costs nothing, and
+whether the VM runs shows in the size of its console log.
+"""
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+
+BOOT_SECTOR = bytes.fromhex("31c08ed8fbbaf803b02eeef4ebfa").ljust(510, b"\0") + b"\x55\xaa"
+DISK_SIZE = 4 << 20
+MAGIC = 0x434f4c4f
+CONTROL, BULK, DISK, SEED = range(4)
+OK, REFUSED, LATER = range(3)
+(HEARTBEAT, SEED_START, SEED_READY, INPUT, PVM_SYN, OUTPUT, BOUNDARY, HELD, APPLIED, HANDOVER, ASK, TAKEN,
+ DISMISS, GUEST_OFF, SYNCED, GOODBYE) = range(1, 17)
+HELLO = struct.Struct("!IHHQQQQQQQ32s32s32s32s")
+HELLO_FIELDS = ("magic version channel session memory vcpus mode disk_size disk_identity digest vm node "
+                "machine qemu").split()
+ANSWER = struct.Struct("!IHHQ240s")
+HEADER = struct.Struct("!IHHQ")
+
+
+class Failure(Exception):
+    """The test has failed."""
+
+
+def wait_for(what, predicate, seconds=15):
+    """The first true value of @predicate."""
+    end = time.monotonic() + seconds
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Failure(f"waited {seconds} s in vain: {what}")
+        time.sleep(0.01)
+
+
+class Node:
+    """Directory, disk, configuration and daemon of one node."""
+
+    def __init__(self, colo, base, node, settings=None, port=7400):
+        self.colo, self.node, self.process = colo, node, None
+        self.dir = os.path.join(base, node)
+        shutil.rmtree(self.dir, ignore_errors=True)
+        os.makedirs(self.dir)
+        self.log_path = os.path.join(self.dir, "log")
+        self.state_dir = os.path.join(self.dir, "state")
+        self.disk = os.path.join(self.dir, "disk.img")
+        self.config = os.path.join(self.dir, "colo.conf")
+        with open(self.disk, "wb") as f:
+            f.write(BOOT_SECTOR)
+            f.truncate(DISK_SIZE)
+        self.write_config(settings or {}, port)
+
+    def write_config(self, settings, port):
+        """settings: {(section, key): value}; None leaves a key out"""
+        keys = {("vm", "name"): "web", ("vm", "mac"): "52:54:00:12:34:56", ("vm", "memory"): "32M",
+                ("peer", "heartbeat"): "100ms",
+                ("host a", "address"): "127.0.0.1", ("host a", "port"): port,
+                ("host b", "address"): "127.0.0.2",
+                (f"host {self.node}", "disk"): self.disk, (f"host {self.node}", "state"): self.state_dir,
+                ("host b" if self.node == "a" else "host a", "disk"): "/elsewhere"}
+        keys.update(settings)
+        with open(self.config, "w", encoding="utf-8") as f:
+            for section in sorted({s for s, _ in keys}):
+                f.write(f"[{section}]\n")
+                f.writelines(f"{k} = {v}\n" for (s, k), v in keys.items() if s == section and v is not None)
+
+    def command(self, *words):
+        return [self.colo, *words, "--node", self.node, self.config]
+
+    def start(self, prefix=()):
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen([*prefix, *self.command("run")], stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log)
+        return self
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def wait_log(self, pattern, after=0, seconds=15):
+        """Waits for @pattern behind the first @after characters of the log."""
+        def look():
+            if self.process.poll() is not None and not re.search(pattern, self.log()[after:]):
+                raise Failure(f"{self.node} ended ({self.process.returncode}) before it said '{pattern}'")
+            return re.search(pattern, self.log()[after:])
+        return wait_for(f"{self.node} says '{pattern}'", look, seconds)
+
+    def status(self):
+        r = subprocess.run(self.command("status", "--json"), stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, timeout=5, check=False)
+        if r.returncode:
+            raise Failure(f"colo status: {r.stderr.decode()}")
+        return json.loads(r.stdout)
+
+    def wait_state(self, state, seconds=15):
+        return wait_for(f"{self.node} is {state}", lambda: self.status()["state"] == state, seconds)
+
+    def wait_end(self, seconds=10):
+        """Waits for the daemon's end; returns its exit status."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"{self.node} does not end") from None
+
+    def assert_guest_runs(self, seconds=5):
+        path = os.path.join(self.state_dir, "console.log")
+        size = os.path.getsize(path)
+        wait_for("the guest runs", lambda: os.path.getsize(path) > size, seconds)
+
+    def end(self):
+        """Ends the daemon if it runs."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise Failure(f"{self.node} does not end when asked to") from None
+
+
+# --- the peer protocol ---
+
+def hello_unpack(data):
+    return dict(zip(HELLO_FIELDS, HELLO.unpack(data)))
+
+
+def hello_pack(fields, **changes):
+    fields = {**fields, **changes}
+    return HELLO.pack(*(fields[k].encode() if isinstance(fields[k], str) else fields[k]
+                        for k in HELLO_FIELDS))
+
+
+def message(kind, epoch=0, payload=b"", length=None):
+    return HEADER.pack(len(payload) if length is None else length, kind, 0, epoch) + payload
+
+
+def receive(sock, n):
+    """Exactly @n bytes, or fewer at the end of the connection."""
+    data = b""
+    while len(data) < n:
+        try:
+            piece = sock.recv(n - len(data))
+        except ConnectionResetError:
+            break
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def closed(sock):
+    """Reads what is left; does the other side close the connection?"""
+    try:
+        while sock.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+    except socket.timeout:
+        return False
+    return True
+
+
+def dial(data=b"", port=7400, seconds=10):
+    s = socket.create_connection(("127.0.0.1", port), timeout=seconds)
+    if data:
+        s.sendall(data)
+    return s
+
+
+def answer(sock):
+    """(status, session, text)"""
+    data = receive(sock, ANSWER.size)
+    if len(data) != ANSWER.size:
+        raise Failure(f"an answer of {len(data)} bytes")
+    magic, _, status, session, text = ANSWER.unpack(data)
+    if magic != MAGIC:
+        raise Failure("an answer without magic")
+    return status, session, text.rstrip(b"\0").decode()
+
+
+class Link:
+    """All channels to a primary, dialled as a secondary does."""
+
+    def __init__(self, hello, channels=(CONTROL, BULK, DISK)):
+        self.hello, self.session, self.channel = hello, 0, {}
+        for c in channels:
+            self.open(c)
+
+    def open(self, c):
+        self.channel[c] = dial(hello_pack(self.hello, channel=c, session=self.session))
+        status, session, text = answer(self.channel[c])
+        if status != OK:
+            raise Failure(f"channel {c} is refused: {text}")
+        self.session = session
+
+    def send(self, data, c=CONTROL):
+        try:
+            self.channel[c].sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass # what is being tested may have ended it already
+
+    def wait_message(self, kind):
+        """Reads control messages, with heartbeats of our own, until one of @kind."""
+        while True:
+            head = receive(self.channel[CONTROL], HEADER.size)
+            if len(head) < HEADER.size:
+                raise Failure(f"the link ended before message {kind}")
+            length, got, _, epoch = HEADER.unpack(head)
+            payload = receive(self.channel[CONTROL], length)
+            self.send(message(HEARTBEAT, 0, bytes(24)))
+            if got == kind:
+                return epoch, payload
+
+    def close(self):
+        for s in self.channel.values():
+            s.close()

@@ -1,0 +1,556 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Bad input for a real daemon: an error a person can act on, no crash, no hang, service kept.
+
+Usage: test_bad_input.py COLO [NAME...]   (NAME: a part of the names of the tests to run)
+Needs root; runs in a network namespace of its own.
+"""
+import datetime
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import fakes
+from colonode import (APPLIED, ASK, BULK, CONTROL, DISK, GUEST_OFF, HANDOVER, HELD, HELLO, LATER, OK,
+                      OUTPUT, REFUSED, SEED, SEED_READY, SEED_START, TAKEN, Failure, Link, Node, answer, closed,
+                      dial, hello_pack, message, receive)
+
+
+class World:
+    """What the tests share: the program, a directory, a secondary's hello."""
+
+    def __init__(self, colo, base):
+        self.colo, self.base, self.nodes, self._hello = colo, base, [], None
+
+    def node(self, name, settings=None, port=7400):
+        n = Node(self.colo, self.base, name, settings, port)
+        self.nodes.append(n)
+        return n
+
+    def primary(self, settings=None):
+        """A primary whose guest runs."""
+        a = self.node("a", settings).start()
+        a.wait_log("the guest runs")
+        a.wait_state("alone")
+        a.assert_guest_runs()
+        return a
+
+    def hello(self):
+        """What a real secondary of this configuration says first."""
+        if not self._hello:
+            with fakes.Primary() as p:
+                b = self.node("b").start()
+                self._hello = p.hello()
+            b.end()
+        return self._hello
+
+    def end(self):
+        for n in self.nodes:
+            n.end()
+        self.nodes = []
+
+    def kill(self):
+        for n in self.nodes:
+            if n.process and n.process.poll() is None:
+                n.process.kill()
+                n.process.wait()
+        self.nodes = []
+
+
+# --- what stops a daemon before it serves ---
+
+def refused_start(w, settings, want, prepare=None, prefix=()):
+    """colo run ends with an error that says @want."""
+    a = w.node("a", settings)
+    if prepare:
+        prepare(a)
+    a.start(prefix)
+    status = a.wait_end()
+    if status != 1 or want not in a.log():
+        raise Failure(f"exit status {status}, '{want}' is not in\n{a.log()}")
+    return a
+
+
+def append(text):
+    def prepare(node):
+        with open(node.config, "a", encoding="utf-8") as f:
+            f.write(text)
+    return prepare
+
+
+def lines(node):
+    with open(node.config, encoding="utf-8") as f:
+        return len(f.readlines())
+
+
+def test_config_syntax(w):
+    a = refused_start(w, {}, "neither a [section] nor a key = value", append("what is this\n"))
+    if f"colo: {a.config}:{lines(a)}: " not in a.log():
+        raise Failure(f"no file and line in {a.log()}")
+
+
+def test_config_unknown_key(w):
+    a = refused_start(w, {}, "[vm] memroy: unknown key", append("[vm]\nmemroy = 1G\n"))
+    if f"colo: {a.config}:{lines(a)}: " not in a.log():
+        raise Failure(f"no file and line in {a.log()}")
+
+
+def test_config_missing(w):
+    refused_start(w, {}, "colo.conf: No such file or directory", lambda a: os.unlink(a.config))
+
+
+def test_not_root(w):
+    a = w.node("a")
+    a.start(("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"))
+    if a.wait_end() != 1 or "must be root" not in a.log():
+        raise Failure(a.log())
+
+
+def disk_log(node):
+    with open(os.path.join(node.state_dir, "disk.log"), encoding="utf-8") as f:
+        return f.read()
+
+
+def test_image_missing(w):
+    a = refused_start(w, {("host a", "disk"): "/nonexistent/web.img"},
+                      "disk /nonexistent/web.img cannot be served; see ")
+    if "No such file" not in disk_log(a):
+        raise Failure(disk_log(a))
+
+
+def test_image_empty(w):
+    a = refused_start(w, {}, "cannot be served", lambda a: os.truncate(a.disk, 0))
+    if "has 0 bytes" not in disk_log(a):
+        raise Failure(disk_log(a))
+
+
+def test_image_is_a_directory(w):
+    refused_start(w, {("host a", "disk"): "/"}, "disk / cannot be served")
+
+
+def test_qemu_is_another_program(w):
+    refused_start(w, {("vm", "qemu"): "/bin/true"}, "/bin/true did not start; see ")
+
+
+def test_qemu_missing(w):
+    refused_start(w, {("vm", "qemu"): "/nonexistent/qemu"}, "/nonexistent/qemu: No such file or directory")
+
+
+def test_nbdkit_missing(w):
+    refused_start(w, {("vm", "nbdkit"): "/nonexistent/nbdkit"}, "/nonexistent/nbdkit: No such file")
+
+
+def test_kernel_missing(w):
+    a = refused_start(w, {("vm", "kernel"): "/nonexistent/vmlinuz"}, "did not start; see ")
+    with open(os.path.join(a.state_dir, "qemu.log"), encoding="utf-8") as f:
+        if "could not open kernel file" not in f.read():
+            raise Failure("qemu.log does not name the kernel")
+
+
+def test_bridge_missing(w):
+    refused_start(w, {("net", "bridge"): "br77"}, "[net] bridge: cannot put colo0 into bridge 'br77'")
+
+
+def test_port_busy(w):
+    with socket.create_server(("127.0.0.1", 7400)):
+        refused_start(w, {}, "[host a] address: cannot listen on 127.0.0.1 port 7400: Address already in use")
+
+
+def test_address_of_another_host(w):
+    refused_start(w, {("host a", "address"): "192.0.2.1"}, "cannot listen on 192.0.2.1 port 7400")
+
+
+def test_state_directory_impossible(w):
+    refused_start(w, {("host a", "state"): "/proc/nowhere"}, "[host] state: /proc/nowhere: ")
+
+
+def test_second_daemon(w):
+    a = w.primary()
+    again = subprocess.run(a.command("run"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=10,
+                           check=False)
+    if again.returncode != 1 or b"VM 'web' runs here already" not in again.stdout:
+        raise Failure(again.stdout.decode())
+    unharmed(a)
+
+
+def test_commands_without_daemon(w):
+    a = w.node("a")
+    for command in "status", "checkpoint", "failover", "stop":
+        r = subprocess.run(a.command(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=10,
+                           check=False)
+        if r.returncode != 1 or b"no daemon runs here for this VM" not in r.stdout:
+            raise Failure(f"{command}: {r.returncode} {r.stdout.decode()}")
+
+
+def test_commands_that_cannot_be_done(w):
+    a = w.primary()
+    for command, why in ("checkpoint", b"not protected"), ("failover", b"this node is primary already"):
+        r = subprocess.run(a.command(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=10,
+                           check=False)
+        if r.returncode != 1 or why not in r.stdout:
+            raise Failure(f"{command}: {r.returncode} {r.stdout.decode()}")
+    unharmed(a)
+
+
+def test_control_socket(w):
+    """Root's own socket; still, nonsense on it is answered, and ends nothing."""
+    a = w.primary()
+    path = os.path.join(a.state_dir, "colo.sock")
+    for data in b"\n", b"{}\n", b'{"command": 7}\n', b'{"command": "fly"}\n', b"[]\n", b"\xff\xfe\n", b"x" * 5000:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(5)
+            s.connect(path)
+            s.sendall(data)
+            if b'"ok":false' not in s.recv(4096):
+                raise Failure(f"{data[:20]} is not refused")
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+    for s in waiting:
+        s.connect(path)
+    for s in waiting:
+        s.close()
+    unharmed(a)
+
+
+# --- a primary and those who dial it ---
+
+def unharmed(a):
+    """The daemon lives and answers, the guest runs, and the next peer would be welcome."""
+    if a.process.poll() is not None:
+        raise Failure(f"the daemon has ended: {a.process.returncode}")
+    a.wait_state("alone")
+    a.assert_guest_runs()
+
+
+def turned_away(hello, want, a, **changes):
+    with dial(hello_pack(hello, **changes)) as s:
+        status, _, text = answer(s)
+        if status != REFUSED or want not in text or not closed(s):
+            raise Failure(f"{changes}: answer {status} '{text}'")
+    a.wait_log("turned away: " + re.escape(want))
+
+
+def test_hello_of_a_stranger(w):
+    h = w.hello()
+    a = w.primary()
+    turned_away(h, "speaks peer protocol 9", a, version=9)
+    turned_away(h, "this is VM 'web', not 'mail'", a, vm="mail")
+    turned_away(h, "node 'b' is expected, not 'c'", a, node="c")
+    turned_away(h, "memory, vcpus, machine or mode differ", a, memory=1 << 30)
+    turned_away(h, "memory, vcpus, machine or mode differ", a, mode=1)
+    turned_away(h, "QEMU 10.0.0 there, 7.", a, qemu="10.0.0")
+    turned_away(h, "the disk has 8192 bytes there, 4194304 here", a, disk_size=8192)
+    turned_away(h, "the disks had different content", a, disk_identity=1)
+    turned_away(h, "mac, cpu", a, digest=1)
+    turned_away(h, "no channel 77", a, channel=77)
+    turned_away(h, "no such session", a, channel=BULK, session=12345)
+    turned_away(h, "this is VM 'web', not '?[2J%n%s", a, vm=b"\x1b[2J%n%s")
+    turned_away(h, "this is VM 'web', not 'xxxx", a, vm=b"x" * 32)
+    unharmed(a)
+
+
+def test_no_hello(w):
+    h = w.hello()
+    a = w.primary()
+    with dial(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as s:
+        if not closed(s):
+            raise Failure("a web client is kept")
+    a.wait_log("turned away a connection that is not a colo daemon's")
+    with dial(os.urandom(4096)) as s:
+        closed(s)
+    dial().close()
+    a.wait_log("closed the connection in its hello")
+    silent = [dial() for _ in range(100)] # all at once: each costs a descriptor for a while
+    half = dial(hello_pack(h)[:100])
+    unharmed(a)
+    if not closed(half):
+        raise Failure("half a hello is kept")
+    a.wait_log("no proper hello in time")
+    for s in silent:
+        s.close()
+    unharmed(a)
+
+
+def test_dialled_too_early(w):
+    """A primary that is still starting asks to come later; it refuses nobody for what it does not know."""
+    h = w.hello()
+    slow = os.path.join(w.base, "slow-qemu")
+    with open(slow, "w", encoding="utf-8") as f:
+        f.write('#!/bin/sh\nsleep 1\nexec qemu-system-x86_64 "$@"\n')
+    os.chmod(slow, 0o755)
+    a = w.node("a", {("vm", "qemu"): slow}).start()
+    a.wait_log("disk .*: 4 MiB")
+    with dial(hello_pack(h)) as s:
+        if answer(s)[0] != LATER:
+            raise Failure("a peer that comes early is refused")
+    a.wait_log("the guest runs")
+    Link(h).close()
+    unharmed(a)
+
+
+def test_link_that_stays_partial(w):
+    """A secondary that dies between two channels does not keep the next one out."""
+    h = w.hello()
+    a = w.primary()
+    partial = Link(h, (CONTROL, BULK))
+    with dial(hello_pack(h)) as s:
+        if answer(s)[0] != LATER:
+            raise Failure("a second peer is let in")
+    a.wait_log("did not open all channels in time")
+    partial.close()
+    Link(h).close()
+    unharmed(a)
+
+
+def dropped(a, h, why, attack):
+    """A peer with a good hello, then @attack: the link is dropped for that reason, and nothing else."""
+    mark = len(a.log())
+    link = Link(h)
+    a.wait_log("linked with b", mark)
+    attack(link)
+    a.wait_log(why, mark)
+    if link.channel[CONTROL] and not closed(link.channel[CONTROL]):
+        raise Failure(f"the link is kept after: {why}")
+    link.close()
+    unharmed(a)
+
+
+def test_control_messages(w):
+    h = w.hello()
+    a = w.primary()
+    dropped(a, h, "message that makes no sense", lambda l: l.send(message(99)))
+    dropped(a, h, "message that makes no sense", lambda l: l.send(message(HANDOVER)))
+    dropped(a, h, "message that makes no sense", lambda l: l.send(message(GUEST_OFF)))
+    dropped(a, h, "message that is too long", lambda l: l.send(message(OUTPUT, length=0xffffffff)))
+    dropped(a, h, "message that is too long", lambda l: l.send(message(OUTPUT, length=(128 << 10) + 1)))
+    dropped(a, h, "message that (is too long|makes no sense)", lambda l: l.send(b"\xff" * 5000))
+    dropped(a, h, "closed the link", lambda l: l.channel[CONTROL].shutdown(socket.SHUT_WR))
+    dropped(a, h, "checkpoint channel", lambda l: l.send(b"checkpoint?", BULK))
+    dropped(a, h, "checkpoint channel", lambda l: l.channel[BULK].shutdown(socket.SHUT_WR))
+    dropped(a, h, "state (syncing|seeding) -> alone", lambda l: l.send(os.urandom(100), DISK))
+    dropped(a, h, "disk link: |closed", lambda l: l.channel[DISK].close())
+
+
+def test_messages_out_of_turn(w):
+    """What is well formed, but not the secondary's turn, is passed over."""
+    def attack(link):
+        for n in 0, 1, 13, 14, 60, 1500, 128 << 10:
+            link.send(message(OUTPUT, 1, os.urandom(n)))
+            link.send(message(OUTPUT, 0, b"\xff" * n))
+        for epoch in 0, 1, 2, (1 << 64) - 1:
+            link.send(message(HELD, epoch))
+            link.send(message(APPLIED, epoch, bytes(24)))
+            link.send(message(APPLIED, epoch, bytes(3)))
+        for kind in ASK, TAKEN:
+            link.send(message(kind))
+        link.send(message(SEED_READY, 0, bytes(100)))
+        link.send(message(1, 0, bytes(5)))
+        link.send(message(1, 0, b"\xff" * 24))
+        link.send(message(99))
+    h = w.hello()
+    a = w.primary()
+    dropped(a, h, "message that makes no sense|RAM blocks", attack)
+
+
+def test_half_a_message_then_silence(w):
+    def attack(link):
+        link.send(message(OUTPUT, length=1000) + b"half")
+    h = w.hello()
+    a = w.primary()
+    mark = len(a.log())
+    dropped(a, h, "state (syncing|seeding) -> alone", attack)
+    stamps = [l.split()[0] for l in a.log()[mark:].splitlines() if "linked with" in l or "-> alone" in l]
+    first, last = (datetime.datetime.fromisoformat(stamps[i]) for i in (0, -1))
+    if not 0.4 < (last - first).total_seconds() < 2: # five heartbeats of 100 ms
+        raise Failure(f"silence is noticed after {last - first}")
+
+
+def test_seed(w):
+    """The guest runs on wherever the seeding is given up."""
+    h = w.hello()
+    a = w.primary()
+    for what in "refuse", "cut", "end", "blocks", "twice":
+        mark = len(a.log())
+        link = Link(h)
+        link.wait_message(SEED_START)
+        link.open(SEED)
+        if what == "twice":
+            link.open(SEED)
+        elif what == "cut":
+            receive(link.channel[SEED], 100000)
+            link.channel[SEED].close()
+            a.wait_log("state seeding -> alone", mark)
+        elif what in ("end", "blocks"):
+            while link.channel[SEED].recv(1 << 20):
+                pass
+        if what == "blocks":
+            link.send(message(SEED_READY, 0, b"pc.ram".ljust(72, b"\1")))
+            a.wait_log("the two QEMUs do not have the same ones", mark)
+        link.close()
+        a.wait_log("state seeding -> alone", mark)
+        unharmed(a)
+    b = w.node("b").start() # and it can be seeded after all that
+    a.wait_state("protected")
+    b.wait_state("protected")
+    a.assert_guest_runs()
+
+
+# --- a secondary and whom it dials ---
+
+def ends(b, want):
+    """The secondary ends with an error that says why."""
+    status = b.wait_end()
+    if status != 1 or not re.search(want, b.log()):
+        raise Failure(f"exit status {status}, '{want}' is not in\n{b.log()}")
+
+
+def keeps_trying(w, want, reaction):
+    """The secondary says what is wrong, goes on trying, and answers its operator."""
+    with fakes.Primary() as p:
+        b = w.node("b").start()
+        held = []
+        for _ in range(2):
+            s = p.accept()
+            receive(s, HELLO.size)
+            reaction(s)
+            held.append(s)
+        b.wait_log(want)
+        b.wait_state("connecting")
+        for s in held:
+            s.close()
+    b.end()
+
+
+def test_primary_speaks_garbage(w):
+    keeps_trying(w, "answers with something that is not colo's protocol", lambda s: s.sendall(b"?" * 300))
+
+
+def test_primary_closes(w):
+    keeps_trying(w, "closed the connection in its hello", lambda s: s.close())
+
+
+def test_primary_is_busy(w):
+    keeps_trying(w, r"refused: .* %n%s \?\[2J", lambda s: s.sendall(fakes.answer(LATER, 0, "wait %n%s \x1b[2J")))
+
+
+def test_primary_of_another_version(w):
+    keeps_trying(w, "speaks peer protocol 2", lambda s: s.sendall(fakes.answer(OK, 0, "", version=2)))
+
+
+def test_primary_is_silent(w):
+    keeps_trying(w, "no proper hello in time", lambda s: s.sendall(fakes.answer(OK, 0, "")[:20]))
+
+
+def test_primary_refuses(w):
+    with fakes.Primary() as p:
+        b = w.node("b").start()
+        s = p.accept()
+        receive(s, HELLO.size)
+        s.sendall(fakes.answer(REFUSED, 0, "no, thank you"))
+        ends(b, "a refuses this node: no, thank you")
+
+
+def secondary_ends(w, want, attack):
+    with fakes.Primary() as p:
+        b = w.node("b").start()
+        channel = p.link()
+        b.wait_log("linked with a")
+        attack(channel)
+        ends(b, want)
+        for s in channel.values():
+            s.close()
+
+
+def test_primary_sends_nonsense(w):
+    secondary_ends(w, "message that makes no sense", lambda c: c[CONTROL].sendall(message(99)))
+    secondary_ends(w, "message that is too long", lambda c: c[CONTROL].sendall(message(4, length=1 << 30)))
+    secondary_ends(w, "checkpoint channel: not a checkpoint", lambda c: c[BULK].sendall(b"?" * 100))
+    secondary_ends(w, "disk link: ", lambda c: c[DISK].sendall(b"?" * 100))
+    secondary_ends(w, "closed", lambda c: c[BULK].close())
+
+
+def test_primary_sends_checkpoint_before_the_vm(w):
+    secondary_ends(w, "a checkpoint before the VM is there",
+                   lambda c: c[BULK].sendall(fakes.bulk_header(nrec=1, npages=1, device_bytes=10)))
+
+
+def test_nonsense_between_a_protected_pair(w):
+    """Costs protection: the primary serves on, whoever hears it, and the secondary ends."""
+    for victim in "a", "b":
+        a = w.primary()
+        with fakes.Proxy(lambda checkpoint: None) as proxy:
+            b = w.node("b", port=proxy.port).start()
+            a.wait_state("protected")
+            node = a if victim == "a" else b
+            proxy.say(CONTROL, message(99), to_primary=victim == "a")
+            node.wait_log("message that (makes no sense|is too long)")
+            a.wait_state("alone")
+            a.assert_guest_runs()
+            if b.wait_end() != 1:
+                raise Failure(f"exit status {b.process.returncode} of b")
+        w.end()
+
+
+def test_hostile_checkpoints(w):
+    """The first checkpoint of a real primary, changed on its way."""
+    a = w.primary()
+    for want, change in fakes.BULK_CHANGES:
+        mark = len(a.log())
+        with fakes.Proxy(change) as proxy:
+            b = w.node("b", port=proxy.port).start()
+            ends(b, want)
+        a.wait_log("state (seeding|claiming|protected) -> alone", mark)
+        unharmed(a)
+
+
+# --- running them ---
+
+def run(w, tests):
+    failed = []
+    for name, test in tests:
+        begin = time.monotonic()
+        try:
+            test(w)
+            w.end()
+            result = "ok"
+        except Exception as e: # pylint: disable=broad-except
+            failed.append(name)
+            result = f"FAILED: {type(e).__name__}: {e}"
+            for n in w.nodes:
+                result += f"\n--- log of {n.node}\n{n.log() if os.path.exists(n.log_path) else ''}"
+        w.kill()
+        print(f"{time.monotonic() - begin:6.1f} s {name}: {result}", flush=True)
+    return failed
+
+
+def main():
+    if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
+        print("needs root and /dev/net/tun")
+        return 77
+    if os.environ.get("COLO_TEST_NETNS") != "1":
+        os.environ["COLO_TEST_NETNS"] = "1"
+        os.execvp("unshare", ["unshare", "-n", "--", sys.executable] + sys.argv)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    names = sys.argv[2:]
+    tests = [(n[5:], f) for n, f in globals().items()
+             if n.startswith("test_") and (not names or any(x in n for x in names))]
+    base = tempfile.mkdtemp(prefix="colo-bad-input-")
+    os.chmod(base, 0o755) # a test is not root
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    w = World(os.path.abspath(sys.argv[1]), base)
+    try:
+        failed = run(w, tests)
+    finally:
+        w.kill()
+        shutil.rmtree(base)
+    print(f"{len(tests)} tests, {len(failed)} failed {' '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
