@@ -198,6 +198,20 @@ def test_commands_that_cannot_be_done(w):
     unharmed(a)
 
 
+def keys(value):
+    """All keys of a JSON value."""
+    return {k for k in value} | {x for v in value.values() for x in keys(v)} if isinstance(value, dict) else set()
+
+
+def test_status_is_documented(w):
+    a = w.primary()
+    with open(os.path.join(os.path.dirname(__file__), "..", "..", "docs", "colo.1.md"), encoding="utf-8") as f:
+        words = set(re.findall(r"[\w-]+", f.read()))
+    missing = keys(a.status()) - words
+    if missing:
+        raise Failure(f"docs/colo.1.md does not say what these are: {', '.join(sorted(missing))}")
+
+
 def test_control_socket(w):
     """Root's own socket; still, nonsense on it is answered, and ends nothing."""
     a = w.primary()

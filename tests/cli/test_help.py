@@ -1,0 +1,155 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Program, --help and manual agree: commands, options, keys, defaults, states; examples are accepted.
+
+Usage: test_help.py COLO
+"""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+COLO = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else os.path.join(ROOT, "build", "colo")
+
+
+def read(*path):
+    with open(os.path.join(ROOT, *path), encoding="utf-8") as f:
+        return f.read()
+
+
+def run(*words):
+    return subprocess.run([COLO, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=10, check=False)
+
+
+def plain(markdown):
+    return markdown.replace("\\", "")
+
+
+def sections(page):
+    """{heading: text} of a manual page."""
+    parts = re.split(r"^# (.*)$", plain(read("docs", page)), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+def entries(text):
+    """{term: description}; a list of terms before a description shares it."""
+    found = {}
+    for terms, description in re.findall(r"^(\*\*.*)\n:(?=   )((?:.*\n?)(?:(?:    .*)?\n)*)", text, flags=re.M):
+        for term in re.findall(r"\*\*([^*]+)\*\*", terms):
+            found[term] = description
+    return found
+
+
+def code_commands():
+    table = re.search(r"commands\[\] = \{(.*?)\n\};", read("cli", "colo.c"), re.S).group(1)
+    return set(re.findall(r'\{ "([\w-]+)",', table))
+
+
+def code_options():
+    return set(re.findall(r'\{ "([\w-]+)", (?:required|no)_argument', read("cli", "colo.c")))
+
+
+def code_keys():
+    """{(section, key): default or None}"""
+    rows = re.findall(r'\{ "([\w-]+)", "([\w-]+)", KEY_\w+, (?:FIELD|HOST)\(\w+\), [^,]+, [^,]+, '
+                      r'(NULL|"[^"]*") \}', read("daemon", "config.c"))
+    return {(s, k): None if d == "NULL" else d[1:-1] for s, k, d in rows}
+
+
+class Help(unittest.TestCase):
+    def setUp(self):
+        r = run("--help")
+        self.assertEqual((r.returncode, r.stderr), (0, ""))
+        self.help = r.stdout
+
+    def listed(self, heading, pattern):
+        part = re.search(rf"^{heading}:\n(.*?)(?:\n\n|\Z)", self.help, re.S | re.M).group(1)
+        return set(re.findall(pattern, part, re.M))
+
+    def test_commands(self):
+        self.assertTrue(code_commands())
+        self.assertEqual(self.listed("Commands", r"^  ([\w-]+)"), code_commands())
+        self.assertEqual(set(entries(sections("colo.1.md")["COMMANDS"])), code_commands())
+
+    def test_options(self):
+        self.assertTrue(code_options())
+        self.assertEqual(self.listed("Options", r"^  --([\w-]+)"), code_options())
+        self.assertEqual({o.lstrip("-") for o in entries(sections("colo.1.md")["OPTIONS"])}, code_options())
+
+    def test_version(self):
+        version = re.search(r"version: '([^']+)'", read("meson.build")).group(1)
+        self.assertEqual(run("--version").stdout, f"colo {version}\n")
+
+    def test_help_fits_a_terminal(self):
+        for line in self.help.splitlines():
+            self.assertLessEqual(len(line), 100)
+
+
+class Manual(unittest.TestCase):
+    def test_keys(self):
+        keys = code_keys()
+        rows = len(re.findall(r'^\t\{ "[\w-]+", "[\w-]+", KEY_', read("daemon", "config.c"), re.M))
+        self.assertEqual(len(keys), rows) # the table is read as it is meant
+        described = {}
+        for heading, text in sections("colo.5.md").items():
+            if heading.startswith("["):
+                section = heading.strip("[]").split()[0]
+                described.update({(section, key): d for key, d in entries(text).items()})
+        self.assertEqual(set(described), set(keys))
+        for key, default in keys.items():
+            if default is None:
+                self.assertIn("Required", described[key], key)
+            elif default:
+                self.assertIn(f"**{default}**", described[key], key)
+
+    def test_states(self):
+        states = set(re.findall(r'X\(\w+, "([\w-]+)"\)', read("core", "core.h").split("CORE_CAUSES")[0]))
+        self.assertTrue(states)
+        self.assertEqual(set(entries(sections("colo.1.md")["STATES"])), states)
+
+    def test_causes(self):
+        causes = re.search(r"#define CORE_CAUSES(.*?)enum", read("core", "core.h"), re.S).group(1)
+        for cause in re.findall(r'"([\w-]+)"', causes):
+            self.assertRegex(sections("colo.1.md")["STATUS"], rf"\b{cause}\b")
+
+    def check_config(self, text):
+        hosts = re.findall(r"^\s*\[host ([^\]]+)\]", text, re.M)
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as f:
+            f.write(re.sub(r"^    ", "", text, flags=re.M))
+            f.flush()
+            for host in hosts:
+                r = run("check", "--node", host, f.name)
+                self.assertEqual((r.returncode, r.stderr), (0, ""))
+        self.assertEqual(len(hosts), 2)
+
+    def test_examples(self):
+        self.check_config(sections("colo.5.md")["EXAMPLE"])
+        self.check_config(read("docs", "config-example.ini"))
+
+
+class Usage(unittest.TestCase):
+    def refused(self, words, said):
+        r = run(*words)
+        self.assertEqual((r.returncode, r.stdout), (2, ""), words)
+        self.assertIn(said, r.stderr)
+
+    def test_wrong_words(self):
+        self.refused([], "Usage: colo COMMAND")
+        self.refused(["status"], "Usage: colo COMMAND")
+        self.refused(["status", "a.conf", "b.conf"], "Usage: colo COMMAND")
+        self.refused(["fly", "a.conf"], "unknown command 'fly'")
+        self.refused(["status", "--fly", "a.conf"], "unrecognized option '--fly'")
+        self.refused(["status", "a.conf", "--node"], "option '--node' requires an argument")
+
+    def test_no_file(self):
+        r = run("check", "/nonexistent/web.conf")
+        self.assertEqual((r.returncode, r.stdout), (1, ""))
+        self.assertEqual(r.stderr, "colo: /nonexistent/web.conf: No such file or directory\n")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
