@@ -8,10 +8,10 @@
  * comparing module; what is released -> client. There are no checkpoints here, since a kernel's TCP
  * cannot be copied: the VMs must agree by themselves, and a mismatch fails the test.
  *
- * In the second half the PVM dies in the middle of open connections and the SVM serves alone; every
+ * In the last phase the PVM dies in the middle of open connections and the SVM serves alone; every
  * connection must go on without a byte wrong.
  *
- * Needs root and /dev/net/tun (else 77). real_tcp [SEED [TRACE]]
+ * Needs root and /dev/net/tun (else 77). real_tcp [SEED]
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -30,17 +30,17 @@
 
 #include "net_test.h"
 
-enum { PVM, SVM, CLIENT, NODES, PORT = 7000, CLIENTS = 6, SKIP = 77, DEADLINE_S = 40 };
+enum { PVM, SVM, CLIENT, NODES, PORT = 7000, CLIENTS = 6, SKIP = 77, DEADLINE_S = 60 };
 
 struct node {
-	int ns, tap;
+	int ns, tap, listener;
 };
 
 static struct node nodes[NODES];
 static struct cm *cm;
 static struct tr *tr;
 static bool pvm_dead;
-static uint64_t frames[NODES], lost, wanted[CM_NCAUSES];
+static uint64_t frames[NODES], lost;
 static struct rnd rnd;
 static uint32_t loss_permille;
 
@@ -66,6 +66,17 @@ static void run(const char *cmd)
 		skip(cmd);
 }
 
+/* in the namespace last made */
+static int listen_here(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(PORT) };
+	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (bind(s, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(s, 100) < 0)
+		skip("listen");
+	return s;
+}
+
 static struct node make_node(const char *address, const char *mac)
 {
 	struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI };
@@ -83,6 +94,7 @@ static struct node make_node(const char *address, const char *mac)
 		"ip link set lo up && ip link set eth0 address %s txqueuelen 20000 up && ip addr add %s/24 dev eth0 && "
 		"sysctl -qw net.ipv6.conf.all.disable_ipv6=1", mac, address);
 	run(cmd);
+	n.listener = listen_here();
 	return n;
 }
 
@@ -166,15 +178,11 @@ static void serve(int fd)
 	}
 }
 
-static void server(void)
+static void server(int s)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(PORT) };
-	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, fd;
+	int one = 1, fd;
 
 	signal(SIGCHLD, SIG_IGN);
-	setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(s, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(s, 100) < 0)
-		_exit(1);
 	while ((fd = accept(s, NULL, NULL)) >= 0) {
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		if (fork() == 0) {
@@ -263,7 +271,7 @@ static void on_release(void *opaque, const uint8_t *frame, size_t len)
 static void on_want(void *opaque, enum cm_cause cause)
 {
 	(void)opaque;
-	wanted[cause]++;
+	(void)cause; /* there is no checkpoint to be had; see cm_get_stats() */
 }
 
 static void on_syn(void *opaque, const uint8_t *frame, size_t len)
@@ -359,21 +367,16 @@ static void report(const char *what, uint64_t start)
 	fflush(stdout);
 }
 
+/* one after the other with the same cm and translator: connections of the last phase may linger */
 static void phase(const char *what, double secs, double die_after_s, uint32_t loss)
 {
-	static const struct cm_ops ops = { on_release, on_want, on_syn };
-	uint64_t start = now_us();
+	uint64_t start = now_us(), before;
 	struct cm_stats st;
 	bool ok;
 
-	cm = cm_new(NULL, &ops, NULL);
-	tr = tr_new(0);
-	CHECK(cm && tr);
-	cm_set_mode(cm, CM_COMPARE, start);
-	cm_start_epoch(cm, 1, start);
+	cm_get_stats(cm, &st);
+	before = st.matched_bytes;
 	loss_permille = loss;
-	memset(frames, 0, sizeof(frames));
-	lost = 0;
 	for (int k = 0; k < CLIENTS; k++)
 		if (fork_in(&nodes[CLIENT]) == 0)
 			client(k, secs);
@@ -381,13 +384,13 @@ static void phase(const char *what, double secs, double die_after_s, uint32_t lo
 	report(what, start);
 	cm_get_stats(cm, &st);
 	CHECK(ok && st.mismatches == 0 && st.dropped == 0);
-	CHECK(st.matched_bytes > 1000000);
-	cm_free(cm);
-	tr_free(tr);
+	CHECK(st.matched_bytes - before > 1000000);
 }
 
 int main(int argc, char **argv)
 {
+	static const struct cm_ops ops = { on_release, on_want, on_syn };
+
 	test_seed_from(argc, argv);
 	rnd.s = test_seed;
 	signal(SIGPIPE, SIG_IGN);
@@ -396,11 +399,17 @@ int main(int argc, char **argv)
 	nodes[CLIENT] = make_node("10.99.0.1", "02:00:00:00:00:01");
 	for (int i = PVM; i <= SVM; i++)
 		if (fork_in(&nodes[i]) == 0)
-			server();
-	usleep(100000);
+			server(nodes[i].listener);
+	cm = cm_new(NULL, &ops, NULL);
+	tr = tr_new(0);
+	CHECK(cm && tr);
+	cm_set_mode(cm, CM_COMPARE, now_us());
+	cm_start_epoch(cm, 1, now_us());
 	phase("same", 2, 0, 0);
 	phase("with loss", 2, 0, 5);
 	phase("failover", 3, 1.5, 0);
+	cm_free(cm);
+	tr_free(tr);
 	puts("ok");
 	return 0;
 }
