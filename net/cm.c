@@ -215,11 +215,25 @@ static uint64_t since(const struct cm *cm, uint64_t time)
 void cm_lag(struct cm *cm, uint64_t then, uint64_t now)
 {
 	uint64_t base = since(cm, then), lag = now > base ? now - base : 0;
-	int64_t old = cm->stats.lag_us;
+	int64_t error;
 
 	if (lag > cm->cfg.wait_max_us)
 		lag = cm->cfg.wait_max_us;
-	cm->stats.lag_us = (uint32_t)(old + ((int64_t)lag - old) / 8);
+	error = (int64_t)lag - cm->stats.lag_us;
+	cm->stats.lag_us = (uint32_t)(cm->stats.lag_us + error / 8);
+	error = (error < 0 ? -error : error) - cm->stats.lag_dev_us;
+	cm->stats.lag_dev_us = (uint32_t)(cm->stats.lag_dev_us + error / 8);
+}
+
+/* Mean and mean deviation, as TCP finds its retransmission time (RFC 6298), but twice as patient: a
+ * checkpoint keeps every connection waiting, a late answer only its own. */
+static uint64_t patience(const struct cm *cm)
+{
+	uint64_t wait = 2ull * cm->stats.lag_us + 8ull * cm->stats.lag_dev_us;
+
+	if (wait < cm->cfg.wait_min_us)
+		return cm->cfg.wait_min_us;
+	return wait < cm->cfg.wait_max_us ? wait : cm->cfg.wait_max_us;
 }
 
 static bool flow_idle(const struct flow_node *n)
@@ -505,14 +519,10 @@ static uint64_t limit_at(const struct cm *cm, const struct buf *b, uint64_t wait
 
 uint64_t cm_next_tick(const struct cm *cm)
 {
-	uint64_t wait = 4ull * cm->stats.lag_us, frames, acks;
+	uint64_t wait = patience(cm), frames, acks;
 
 	if (cm->mode != CM_COMPARE || cm->wanted || cm_pending(cm) || !cm->svm_runs)
 		return UINT64_MAX;
-	if (wait < cm->cfg.wait_min_us)
-		wait = cm->cfg.wait_min_us;
-	if (wait > cm->cfg.wait_max_us)
-		wait = cm->cfg.wait_max_us;
 	frames = limit_at(cm, cm->age.head, wait);
 	if (wait < cm->cfg.wait_max_us / 2)
 		wait = cm->cfg.wait_max_us / 2;

@@ -69,7 +69,7 @@ struct cm_stats {
 	uint64_t stale_svm_frames;       /* of another epoch, dropped */
 	uint64_t acks_clamped;
 	uint64_t dropped;                /* frames lost because too much was held, or senseless */
-	uint32_t lag_us;                 /* smoothed: SVM's answer after the PVM's */
+	uint32_t lag_us, lag_dev_us;     /* smoothed: SVM's answer after the PVM's; mean deviation */
 };
 
 struct cm;
