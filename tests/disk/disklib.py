@@ -290,11 +290,19 @@ class TestCase(unittest.TestCase):
         self.assertTrue(content(a.path) == content(b.path), "contents differ")
 
     def shimmed(self, name, **kw):
-        """A disk with sync_shim.c; self.gate, .fail and .crawl are the files that switch it."""
-        self.log, self.gate, self.fail, self.crawl = (f"{self.dir}/{x}" for x in
-                                                      ("log", "gate", "fail", "crawl"))
-        return self.disk(name, preload=SHIM, env=dict(SYNC_LOG=self.log, SYNC_GATE=self.gate,
-                                                      SYNC_FAIL=self.fail, SYNC_CRAWL=self.crawl), **kw)
+        """A disk with sync_shim.c; what switch() creates and removes acts on it."""
+        env = {f"SYNC_{x.upper()}": f"{self.dir}/{x}" for x in ("log", "gate", "fail", "crawl", "dawdle")}
+        return self.disk(name, preload=SHIM, env=env, **kw)
+
+    def switch(self, name, on):
+        if on:
+            open(f"{self.dir}/{name}", "w").close()
+        else:
+            os.unlink(f"{self.dir}/{name}")
+
+    def fdatasyncs(self):
+        log = f"{self.dir}/log"
+        return os.path.getsize(log) if os.path.exists(log) else 0
 
 
 def main():

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * sync_shim.c - LD_PRELOAD: count, delay or fail fdatasync, slow down writes in a disk manager under test
+ * sync_shim.c - LD_PRELOAD: hold up a disk manager under test
  *
- * SYNC_LOG: a file that gets one byte per call. SYNC_GATE: while this file exists, calls wait. SYNC_FAIL:
- * while this file exists, calls fail with EIO. SYNC_CRAWL: while this file exists, every pwrite takes 2 ms.
+ * SYNC_LOG names a file that gets one byte per fdatasync. The others name files that act while they
+ * exist: SYNC_GATE makes fdatasync wait, SYNC_FAIL makes it fail, SYNC_CRAWL puts 2 ms before every pwrite,
+ * SYNC_DAWDLE 2 ms after every pread.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -47,24 +48,46 @@ __attribute__((visibility("default"))) int fdatasync(int fd)
 	return real(fd);
 }
 
-/* By their names in libc: with 64-bit file offsets the compiler calls both pwrite64. */
-__attribute__((visibility("default")))
-ssize_t crawl64(int fd, const void *p, size_t n, off64_t off) __asm__("pwrite64");
-__attribute__((visibility("default")))
-ssize_t crawl(int fd, const void *p, size_t n, off64_t off) __asm__("pwrite");
+static void pause_if(const char *variable)
+{
+	struct timespec two = { 0, 2000000 };
 
-ssize_t crawl64(int fd, const void *p, size_t n, off64_t off)
+	if (exists(variable))
+		nanosleep(&two, NULL);
+}
+
+/* By their names in libc: with 64-bit file offsets the compiler calls those with 64. */
+#define PUBLIC(name) __asm__(name) __attribute__((visibility("default")))
+ssize_t slow_pwrite64(int fd, const void *p, size_t n, off64_t off) PUBLIC("pwrite64");
+ssize_t slow_pwrite(int fd, const void *p, size_t n, off64_t off) PUBLIC("pwrite");
+ssize_t slow_pread64(int fd, void *p, size_t n, off64_t off) PUBLIC("pread64");
+ssize_t slow_pread(int fd, void *p, size_t n, off64_t off) PUBLIC("pread");
+
+ssize_t slow_pwrite64(int fd, const void *p, size_t n, off64_t off)
 {
 	ssize_t (*real)(int, const void *, size_t, off64_t) =
 		(ssize_t (*)(int, const void *, size_t, off64_t))dlsym(RTLD_NEXT, "pwrite64");
-	struct timespec two = { 0, 2000000 };
 
-	if (exists("SYNC_CRAWL"))
-		nanosleep(&two, NULL);
+	pause_if("SYNC_CRAWL");
 	return real(fd, p, n, off);
 }
 
-ssize_t crawl(int fd, const void *p, size_t n, off64_t off)
+ssize_t slow_pwrite(int fd, const void *p, size_t n, off64_t off)
 {
-	return crawl64(fd, p, n, off);
+	return slow_pwrite64(fd, p, n, off);
+}
+
+ssize_t slow_pread64(int fd, void *p, size_t n, off64_t off)
+{
+	ssize_t (*real)(int, void *, size_t, off64_t) =
+		(ssize_t (*)(int, void *, size_t, off64_t))dlsym(RTLD_NEXT, "pread64");
+	ssize_t r = real(fd, p, n, off);
+
+	pause_if("SYNC_DAWDLE"); /* what was read grows stale */
+	return r;
+}
+
+ssize_t slow_pread(int fd, void *p, size_t n, off64_t off)
+{
+	return slow_pread64(fd, p, n, off);
 }

@@ -100,6 +100,19 @@ static void check_storage(struct model *m)
 	CHECK(memcmp(scratch, m->storage, SIZE) == 0);
 }
 
+static void pvm_mark(struct model *m)
+{
+	if (m->nmarks == MARKS_MAX)
+		return;
+	CHECK(pvm_cache_mark(&m->pvm, m->epoch) == -EPROTO || !m->epoch);
+	m->epoch += 1 + rnd(3);
+	CHECK(pvm_cache_mark(&m->pvm, m->epoch) == 0);
+	memcpy(m->frozen[m->nmarks], m->pvm_view, SIZE);
+	m->epochs[m->nmarks++] = m->epoch;
+}
+
+static void commit(struct model *m);
+
 static void pvm_write(struct model *m)
 {
 	uint64_t off;
@@ -110,6 +123,10 @@ static void pvm_write(struct model *m)
 	fill(data, len);
 	CHECK(pvm_cache_reserve(&m->pvm, len, &to) == 0);
 	memcpy(to, data, len);
+	if (rnd(400) == 0) { /* a commit while a write is being received */
+		pvm_mark(m);
+		commit(m);
+	}
 	pvm_cache_append(&m->pvm, off, len, true);
 	memcpy(m->pvm_view + off, data, len);
 }
@@ -133,17 +150,6 @@ static void pvm_torn_write(struct model *m)
 
 	CHECK(pvm_cache_reserve(&m->pvm, 3000, &to) == 0);
 	memset(to, 0xee, 1000);
-}
-
-static void pvm_mark(struct model *m)
-{
-	if (m->nmarks == MARKS_MAX)
-		return;
-	CHECK(pvm_cache_mark(&m->pvm, m->epoch) == -EPROTO || !m->epoch);
-	m->epoch += 1 + rnd(3);
-	CHECK(pvm_cache_mark(&m->pvm, m->epoch) == 0);
-	memcpy(m->frozen[m->nmarks], m->pvm_view, SIZE);
-	m->epochs[m->nmarks++] = m->epoch;
 }
 
 struct applying {

@@ -395,44 +395,44 @@ class Load(d.TestCase):
             end = self.run_writers(a)
         end()
 
+    @unittest.skipUnless(d.SHIM, "COLO_SYNC_SHIM is not set")
     def test_sync_under_load(self):
         """Small writes in a large area, so that later ones do not hide what the sync did wrong."""
-        a, b = self.disk("a"), self.disk("b")
+        a, b = self.shimmed("a"), self.disk("b")
         a.nbd().write(0, b"1" * 4 * d.MB)
-        for _ in range(12):
-            end = self.run_writers(a, area=4 * d.MB, size=2000)
-            target = a.status()["writes"] + 100
-            a.until("writes", lambda s: s["writes"] > target)
-            d.link(a, b)
-            end()
-            d.checkpoint(a, b, 1)
-            self.assertSameContent(a, b)
-            a.ask(d.UNLINK)
-            b.event(d.EV_LINK_LOST)
+        self.switch("dawdle", True)
+        end = self.run_writers(a, area=4 * d.MB, size=2000)
+        target = a.status()["writes"] + 100
+        a.until("writes", lambda s: s["writes"] > target)
+        d.link(a, b)
+        end()
+        d.checkpoint(a, b, 1)
+        self.assertSameContent(a, b)
 
     @unittest.skipUnless(d.SHIM, "COLO_SYNC_SHIM is not set")
     def test_guest_writes_win_over_write_back(self):
-        a, b = self.disk("a"), self.shimmed("b")
+        size = 32 * d.MB
+        a, b = self.disk("a", size=size), self.shimmed("b", size=size)
         d.link(a, b)
         d.checkpoint(a, b, 1)
-        n, want = b.nbd(), bytearray(self.SIZE)
-        for i in range(0, self.SIZE, d.MB):
-            data = self.rng.randbytes(d.MB)
-            n.write(i, data)
-            want[i:i + d.MB] = data
-        open(self.crawl, "w").close()
+        n, want = b.nbd(), bytearray(size)
+        for i in range(0, size, d.MB):
+            want[i:i + d.MB] = self.rng.randbytes(d.MB)
+            n.write(i, want[i:i + d.MB])
+        self.switch("crawl", True)  # 512 pieces of 64 KiB, 2 ms each
         b.ask(d.FAILOVER)
-        for i in range(150):  # one at a time, so that the order is known
-            off, length = self.rng.randrange(self.SIZE - 9000), self.rng.randrange(1, 9000)
+        writes = 0
+        while b.status()["svm_cache"]:  # one request at a time, so that the order is known
+            off, length = self.rng.randrange(size - 9000), self.rng.randrange(1, 9000)
             data = self.rng.randbytes(length)
             n.write(off, data)
             want[off:off + length] = data
             for _ in range(3):
-                off = self.rng.randrange(self.SIZE - 9000)
+                off = self.rng.randrange(size - 9000)
                 self.assertTrue(n.read(off, length) == want[off:off + length])
-            if i == 30:  # the write-back is far from done
-                self.assertGreater(b.status()["svm_cache"], self.SIZE // 4)
-        os.unlink(self.crawl)
+            writes += 1
+        self.assertGreater(writes, 10)
+        self.switch("crawl", False)
         n.flush()
         b.event(d.EV_WRITTEN_BACK)
         self.assertTrue(d.content(b.path) == want)

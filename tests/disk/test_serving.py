@@ -148,33 +148,30 @@ class Alone(d.TestCase):
 
 @unittest.skipUnless(d.SHIM, "COLO_SYNC_SHIM is not set")
 class Flush(d.TestCase):
-    def count(self):
-        return os.path.getsize(self.log) if os.path.exists(self.log) else 0
-
     def test_flush_and_fua_reach_stable_storage_once(self):
         n = self.shimmed("a").nbd()
         n.flush()
-        self.assertEqual(self.count(), 0)  # nothing was written
+        self.assertEqual(self.fdatasyncs(), 0)  # nothing was written
         n.write(0, b"x" * 512)
-        self.assertEqual(self.count(), 0)
+        self.assertEqual(self.fdatasyncs(), 0)
         n.flush()
         n.flush()
-        self.assertEqual(self.count(), 1)
+        self.assertEqual(self.fdatasyncs(), 1)
         n.write(0, b"y" * 512, fua=True)
-        self.assertEqual(self.count(), 2)
+        self.assertEqual(self.fdatasyncs(), 2)
         n.trim(0, 4096)
         n.flush()
-        self.assertEqual(self.count(), 3)
+        self.assertEqual(self.fdatasyncs(), 3)
 
     def test_failed_flush_is_never_forgotten(self):
         a = self.shimmed("a")
         n = a.nbd()
         n.write(0, b"x" * 512)
-        open(self.fail, "w").close()
+        self.switch("fail", True)
         with self.assertRaises(d.NbdError):
             n.flush()
         self.assertIn("flushing failed", a.event(d.EV_ERROR).text)
-        os.unlink(self.fail)
+        self.switch("fail", False)
         with self.assertRaises(d.NbdError):
             n.flush()
         self.assertEqual(n.read(0, 512), b"x" * 512)
@@ -183,16 +180,16 @@ class Flush(d.TestCase):
         a, b = self.disk("a"), self.shimmed("b")
         d.link(a, b)
         a.nbd().write(0, b"x" * 4096)
-        open(self.gate, "w").close()  # a flush would hang
+        self.switch("gate", True)  # a flush would hang
         d.checkpoint(a, b, 1)
         n = b.nbd()
         n.write(0, b"y" * 4096, fua=True)
         n.flush()
         deadline = time.monotonic() + d.DEADLINE  # but it is made stable behind its back
-        while not self.count():
+        while not self.fdatasyncs():
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.002)
-        os.unlink(self.gate)
+        self.switch("gate", False)
 
     def test_flush_after_failover_waits_for_the_write_back(self):
         a, b = self.disk("a"), self.shimmed("b")
@@ -200,7 +197,7 @@ class Flush(d.TestCase):
         d.checkpoint(a, b, 1)
         n = b.nbd()
         n.write(0, b"svm" * 4096)
-        open(self.gate, "w").close()
+        self.switch("gate", True)
         b.ask(d.FAILOVER)
         n.send(d.NBD_FLUSH)
         m = b.nbd()
@@ -211,7 +208,7 @@ class Flush(d.TestCase):
             n.wait()
         n.sock.settimeout(d.DEADLINE)
         self.assertFalse([e for e in b.events if e.op == d.EV_WRITTEN_BACK])
-        os.unlink(self.gate)
+        self.switch("gate", False)
         self.assertEqual(n.wait()[1], 0)
         b.event(d.EV_WRITTEN_BACK)
         want = bytearray(b"svm" * 4096)
