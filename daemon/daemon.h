@@ -111,6 +111,7 @@ struct peer {
 	uint64_t session;
 	bool up;                /* CONTROL, BULK and DISK are there */
 	bool dialling;
+	unsigned int strangers; /* that have yet to say hello */
 	bool mute;              /* nothing more is read: it talked nonsense */
 	uv_timer_t retry;
 	char last_refusal[256];

@@ -30,6 +30,7 @@
 #include "daemon/daemon.h"
 
 #define HANDSHAKE_MS 5000
+#define MAX_STRANGERS 16 /* connections without a hello */
 #define REDIAL_MS 200
 #define SIDE_LIMIT_MS 200
 #define CONTROL_BUFFER (32u << 20)
@@ -235,6 +236,8 @@ static void free_handshake(uv_handle_t *h)
 static void end_handshake(struct handshake *hs)
 {
 	watch_free(hs->watch);
+	if (!hs->dialled)
+		hs->d->peer.strangers--;
 	if (hs->fd >= 0)
 		close(hs->fd);
 	hs->fd = -1;
@@ -409,8 +412,12 @@ static void on_listen(void *arg, int events)
 	struct daemon *d = arg;
 	int fd = accept4(d->peer.listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd >= 0)
-		new_handshake(d, fd, false, UV_READABLE);
+	if (fd < 0)
+		return;
+	if (d->peer.strangers >= MAX_STRANGERS)
+		close(fd);
+	else if (new_handshake(d, fd, false, UV_READABLE))
+		d->peer.strangers++;
 }
 
 /* --- dialling and listening --- */
