@@ -51,6 +51,23 @@ class Primary:
         return channel
 
 
+def frames(rnd, count, source, destination):
+    """Ethernet frames that are nearly right: IPv4 with TCP, UDP, ICMP, fragments; ARP; any bytes."""
+    for _ in range(count):
+        payload = rnd.randbytes(rnd.choice((0, 1, 20, 100, 1400)))
+        kind = rnd.choice((6, 6, 6, 17, 1, 2))
+        inner = struct.pack("!HHIIBBHHH", rnd.choice((22, 80, rnd.randrange(65536))), rnd.randrange(65536),
+                            rnd.getrandbits(32), rnd.getrandbits(32), rnd.choice((5, 8, rnd.randrange(16))) << 4,
+                            rnd.choice((2, 18, 16, 24, 17, 4, rnd.randrange(256))), 1000, 0, 0) + payload
+        length = rnd.choice((20 + len(inner), 20 + len(inner), rnd.randrange(65536)))
+        ip = struct.pack("!BBHHHBBH4s4s", rnd.choice((0x45, 0x45, 0x45, rnd.randrange(256))), 0, length, 1,
+                         rnd.choice((0, 0, 0, 0x2000, rnd.randrange(65536))), 64, kind, 0,
+                         b"\x0a\0\0\x01", b"\x0a\0\0\x02")
+        kind = rnd.choice((b"\x08\x00", b"\x08\x00", b"\x08\x00", b"\x08\x06", b"\x81\x00", b"\x86\xdd"))
+        frame = destination + source + kind + ip + inner
+        yield rnd.choice((frame, frame, frame[:rnd.randrange(len(frame) + 1)], rnd.randbytes(rnd.randrange(2000))))
+
+
 # --- checkpoints changed on their way ---
 
 class Checkpoint:

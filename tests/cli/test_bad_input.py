@@ -7,19 +7,21 @@ Needs root; runs in a network namespace of its own.
 """
 import datetime
 import os
+import random
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 
 import fakes
-from colonode import (APPLIED, ASK, BULK, CONTROL, DISK, GUEST_OFF, HANDOVER, HELD, HELLO, LATER, OK,
-                      OUTPUT, REFUSED, SEED, SEED_READY, SEED_START, TAKEN, Failure, Link, Node, answer, closed,
-                      dial, hello_pack, message, receive)
+from colonode import (APPLIED, ASK, BULK, CONTROL, DISK, GUEST_OFF, HANDOVER, HELD, HELLO, INPUT, LATER, OK,
+                      OUTPUT, PVM_SYN, REFUSED, SEED, SEED_READY, SEED_START, TAKEN, Failure, Link, Node,
+                      answer, closed, dial, hello_pack, message, receive, wait_for)
 
 
 class World:
@@ -279,12 +281,27 @@ def test_no_hello(w):
         closed(s)
     dial().close()
     a.wait_log("closed the connection in its hello")
-    silent = [dial() for _ in range(100)] # all at once: each costs a descriptor for a while
     half = dial(hello_pack(h)[:100])
     unharmed(a)
     if not closed(half):
         raise Failure("half a hello is kept")
     a.wait_log("no proper hello in time")
+    unharmed(a)
+
+
+def test_flood(w):
+    """More connections that say nothing than the daemon may have descriptors."""
+    a = w.node("a").start(("prlimit", "--nofile=128"))
+    a.wait_log("the guest runs")
+    silent = [socket.socket() for _ in range(300)]
+    for s in silent:
+        s.setblocking(False)
+        s.connect_ex(("127.0.0.1", 7400))
+    wait_for("connections", lambda: len(os.listdir(f"/proc/{a.process.pid}/fd")) > 30)
+    begin = time.monotonic()
+    unharmed(a)
+    if time.monotonic() - begin > 3: # they are given five seconds each
+        raise Failure("the operator waits for strangers")
     for s in silent:
         s.close()
     unharmed(a)
@@ -508,6 +525,29 @@ def test_nonsense_between_a_protected_pair(w):
             if b.wait_end() != 1:
                 raise Failure(f"exit status {b.process.returncode} of b")
         w.end()
+
+
+def test_garbage_frames(w):
+    """Frames of a guest or client gone mad, said by the peer: protection may cost, nothing else."""
+    seed = int(time.time())
+    print(f"seed {seed}")
+    rnd = random.Random(seed)
+    guest, client = bytes.fromhex("525400123456"), bytes.fromhex("525400999999")
+    a = w.primary()
+    with fakes.Proxy(lambda checkpoint: None) as proxy:
+        b = w.node("b", port=proxy.port).start()
+        a.wait_state("protected")
+        for frame in fakes.frames(rnd, 3000, guest, client):
+            proxy.say(CONTROL, message(OUTPUT, 1, frame), to_primary=True)
+            proxy.say(CONTROL, message(PVM_SYN, 1, frame), to_primary=False)
+        for i, frame in enumerate(fakes.frames(rnd, 3000, client, guest)):
+            proxy.say(CONTROL, message(INPUT, 1, struct.pack("!Q", i) + frame), to_primary=False)
+        a.wait_state("protected")
+        b.wait_state("protected")
+        a.assert_guest_runs()
+        subprocess.run(a.command("checkpoint"), check=True, timeout=10)
+        wait_for("a checkpoint", lambda: a.status()["checkpoints"]["by_cause"]["manual"] == 1)
+        a.wait_state("protected")
 
 
 def test_hostile_checkpoints(w):
