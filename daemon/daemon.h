@@ -257,6 +257,7 @@ struct daemon {
 	double seed_percent;
 	bool seed_local, seed_remote; /* this side and the peer are done */
 	bool seed_migrating;    /* primary: QEMU's migration may yet stop the VM */
+	bool seed_waiting;      /* for the end of that of an earlier link */
 	int exit_status;
 	bool ending;
 };

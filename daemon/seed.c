@@ -46,10 +46,12 @@ static void on_settled(void *arg, json_t *result, const char *error)
 	if (error || !d->seed_migrating)
 		return;
 	d->seed_migrating = false;
-	if (json_is_true(json_object_get(result, "running")))
-		return;
-	log_info("seeding: given up, the guest runs on");
-	qmp_command(d->vm.qmp, "cont", NULL, -1, NULL, NULL);
+	if (!json_is_true(json_object_get(result, "running"))) {
+		log_info("seeding: given up, the guest runs on");
+		qmp_command(d->vm.qmp, "cont", NULL, -1, NULL, NULL);
+	}
+	if (d->seed_waiting && active(d))
+		seed_begin(d);
 }
 
 static void on_settling(void *arg, json_t *result, const char *error)
@@ -79,7 +81,7 @@ static void poll_settling(uv_timer_t *t)
 void seed_cancel(struct daemon *d)
 {
 	uv_timer_stop(&d->seed_poll);
-	d->seed_local = d->seed_remote = false;
+	d->seed_local = d->seed_remote = d->seed_waiting = false;
 	if (!daemon_is_primary(d) || !d->vm.qmp || !d->seed_migrating)
 		return;
 	qmp_command(d->vm.qmp, "migrate_cancel", NULL, -1, NULL, NULL);
@@ -186,10 +188,10 @@ static void primary_channel(struct daemon *d, int fd)
 
 void seed_begin(struct daemon *d)
 {
-	if (d->seed_migrating) {
-		failed(d, "migration", "the last one is not over yet");
+	/* the last one may not be over yet */
+	d->seed_waiting = d->seed_migrating;
+	if (d->seed_waiting)
 		return;
-	}
 	d->seed_percent = 0;
 	d->seed_local = d->seed_remote = false;
 	log_info("seeding: live migration to %s", config_peer(d->cfg)->name);
