@@ -425,6 +425,15 @@ def test_seed(w):
         link.close()
         a.wait_log("state seeding -> alone", mark)
         unharmed(a)
+    for delay in range(0, 60, 4):
+        link = Link(h)
+        link.wait_message(SEED_START)
+        link.open(SEED)
+        link.channel[SEED].settimeout(delay / 1000 + 0.001)
+        closed(link.channel[SEED])
+        link.close()
+        a.wait_state("alone")
+    unharmed(a)
     b = w.node("b").start() # and it can be seeded after all that
     a.wait_state("protected")
     b.wait_state("protected")
