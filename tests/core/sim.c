@@ -231,6 +231,7 @@ static void fault(struct world *w)
 	if (f != F_MANUAL && f != F_ARBITER) {
 		w->expect = w->expect && was_calm;
 		w->off = false;
+		w->harsh = w->harsh || (f != F_STALL && f != F_FAILOVER);
 		w->calm_from = w->now + 1500000;
 	}
 	inject(w, f, n, was_calm);

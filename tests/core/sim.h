@@ -140,6 +140,7 @@ struct world {
 	bool split;      /* arbiter none was asked: two may serve */
 	bool stopped;    /* by the operator */
 	bool off;        /* and nothing has happened since that the peer might not have heard */
+	bool harsh;      /* something broke: not just sleep and the operator's commands */
 	bool expect;     /* no fault so far that the pair need not survive */
 	uint64_t calm_from; /* the last fault has had its effect by then */
 	unsigned int budget; /* faults to come */

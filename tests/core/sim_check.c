@@ -62,6 +62,8 @@ static void check_core(struct world *w, const struct node *n)
 			 core_state_name(c->state));
 	if (c->role == CORE_SECONDARY && (c->phase == CORE_HARVESTING || c->phase == CORE_SENDING))
 		sim_fail(w, "node %u: a secondary harvests", n->index);
+	if (c->state == CORE_GIVEN_UP && n->vm.alive)
+		sim_fail(w, "node %u has given up, and keeps its VM", n->index);
 	if (c->state == CORE_PROTECTED && !c->peer_up)
 		sim_fail(w, "node %u: protected by nobody", n->index);
 	if (c->state == CORE_PROTECTED && c->phase == CORE_IDLE && n->nic.wanted && n->nic.mode != NIC_OFF)
@@ -135,6 +137,8 @@ void check_end(struct world *w)
 		sim_fail(w, "service is lost, though no fault hit a pair that was not protected");
 	if (serves && !w->split && !w->stopped)
 		sim_fail(w, "a node serves alone, though the other one was there again");
+	if (!w->harsh && check_node_serves(&w->node[0]) && check_node_serves(&w->node[1]))
+		sim_fail(w, "nothing but sleep and failover, and two nodes serve");
 	if (w->off && (w->node[0].alive || w->node[1].alive))
 		sim_fail(w, "the operator ended the VM, but a node goes on");
 	if (!w->faults && (!check_pair_protected(w) || !w->client.n))
