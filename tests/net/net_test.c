@@ -119,6 +119,10 @@ static uint8_t *build_options(uint8_t *p, const struct tcp_spec *s)
 		p = p16(p, 0x0204);
 		p = p16(p, s->mss);
 	}
+	if (s->wscale) {
+		p = p16(p, 0x0303);
+		*p++ = s->wscale - 1;
+	}
 	if (s->tsval) {
 		*p++ = 1;
 		if (!s->odd_ts)

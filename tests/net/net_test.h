@@ -43,6 +43,7 @@ struct tcp_spec {
 	uint32_t seq, ack, tsval, tsecr; /* tsval 0: no timestamp option */
 	uint8_t flags;
 	uint16_t mss;                    /* 0: no option */
+	uint8_t wscale;                  /* 0: no option, else one more than the shift */
 	unsigned nsack;
 	uint32_t sack[8];
 	uint16_t window, ipid;           /* window 0: some */

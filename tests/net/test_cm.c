@@ -394,6 +394,100 @@ static void test_window(void)
 	end();
 }
 
+static void test_window_opens_with_svm_ahead(void)
+{
+	struct tcp_spec s = window_spec(5101, 900);
+
+	begin();
+	connect_both();
+	svm_window(5001, 300);
+	pvm_window(5001, 500);
+	bed_new(&bed);
+	s.nsack = 1;
+	s.sack[0] = 5201;
+	s.sack[1] = 5301;
+	svm_spec(&s);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).ack == 5001 && bed_last(&bed, 0).window == 500);
+	CHECK(bed_last(&bed, 0).nsack == 0);
+	end();
+}
+
+static void test_window_narrows_unmasked(void)
+{
+	begin();
+	connect_both();
+	svm_window(5001, 300);
+	pvm_window(5001, 500);
+	CHECK(bed_new(&bed) >= 1);
+	svm_window(5001, 200);
+	pvm_window(5001, 600); /* masked too, but the peer does not know the SVM's lesser one */
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).window == 200);
+	end();
+}
+
+static void test_window_scale(void)
+{
+	struct tcp_spec s = spec(1000, "", 5001);
+
+	begin();
+	s.flags = F_SYN | F_ACK;
+	s.wscale = 4 + 1;
+	pvm_spec(&s);
+	svm_spec(&s);
+	bed_new(&bed);
+	svm_window(5017, 10); /* edge 5177 */
+	pvm_window(5001, 20); /* edge 5321 */
+	CHECK(bed_last(&bed, 0).window == 11 && bed_last(&bed, 0).ack == 5001);
+	end();
+}
+
+static void test_window_of_unknown_scale(void)
+{
+	begin();
+	svm_window(5017, 10);
+	pvm_window(5001, 20);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).window == 10);
+	end();
+}
+
+static void test_old_owed_ack_is_dropped(void)
+{
+	begin();
+	connect_both();
+	pvm(1001, "", 5021);
+	pvm(1001, "abc", 5040);
+	svm(1001, "abc", 5050);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).ack == 5040);
+	end();
+}
+
+/* a frame that waits for the boundary says what is owed: it is not said twice */
+static void test_owed_ack_is_said_once(void)
+{
+	begin();
+	connect_both();
+	svm(1001, "abc", 5001);
+	pvm(1001, "abc", 5021);
+	pvm(1004, "def", 5021);
+	CHECK(bed_new(&bed) == 1);
+	cm_boundary(cm, ++epoch, now);
+	cm_held(cm, epoch, now);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).seq == 1004);
+	end();
+}
+
+static void test_rst_after_both_fins(void)
+{
+	begin();
+	connect_both();
+	flagged(true, 1001, "", 5001, F_ACK | F_FIN);
+	flagged(true, 1002, "", 0, F_RST);
+	CHECK(bed_new(&bed) == 0);
+	flagged(false, 1001, "", 5001, F_ACK | F_FIN);
+	CHECK(bed_new(&bed) == 2);
+	end();
+}
+
 static void test_svm_window_is_shut(void)
 {
 	struct tcp_spec s = window_spec(5004, 0);
@@ -417,6 +511,10 @@ static void test_svm_window_is_shut(void)
 	pvm_window(5004, 420);
 	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).window == 0);
 	CHECK(cm_next_tick(cm) == now + 100000); /* its application may be stuck */
+	svm_spec(&s);
+	CHECK(bed_new(&bed) == 0 && cm_next_tick(cm) == now + 100000);
+	svm_window(5004, 100);
+	CHECK(bed_new(&bed) == 1 && cm_next_tick(cm) == UINT64_MAX);
 	end();
 }
 
@@ -816,6 +914,13 @@ int main(int argc, char **argv)
 	test_sack_goes_with_clamp();
 	test_window();
 	test_svm_window_is_shut();
+	test_window_opens_with_svm_ahead();
+	test_window_narrows_unmasked();
+	test_window_scale();
+	test_window_of_unknown_scale();
+	test_old_owed_ack_is_dropped();
+	test_owed_ack_is_said_once();
+	test_rst_after_both_fins();
 	test_boundary_and_held();
 	test_held_serves_repetitions();
 	test_held_comes_first();

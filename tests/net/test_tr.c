@@ -189,6 +189,18 @@ static void test_failover_forgets_halves(void)
 	tr_free(tr);
 }
 
+/* an old connection's ports are used again after failover */
+static void test_new_connection_after_failover(void)
+{
+	begin();
+	connect_server(false);
+	tr_failover(tr, 0);
+	CHECK(from_svm(spec(false, F_SYN | F_ACK, 77, PEER_ISN + 999, 1000, 9)));
+	CHECK(result(false).seq == 77 && tr_flows(tr) == 0);
+	CHECK(from_svm(spec(false, F_ACK, 78, PEER_ISN + 999, 1000, 9)) && result(false).seq == 78);
+	tr_free(tr);
+}
+
 static void test_table_is_bounded(void)
 {
 	struct tcp_spec s = spec(false, F_SYN | F_ACK, 60, 1, 1300, 9);
@@ -278,6 +290,7 @@ int main(int argc, char **argv)
 	test_guest_as_client();
 	test_reset();
 	test_failover_forgets_halves();
+	test_new_connection_after_failover();
 	test_table_is_bounded();
 	test_icmp_error();
 	test_round_trip(seed);
