@@ -26,6 +26,9 @@
 
 static void failed(struct daemon *d, const char *what, const char *why)
 {
+	/* an answer to an attempt that is given up; that one's end is being watched by the same timer */
+	if (d->core.state != CORE_SEEDING || d->seed_waiting)
+		return;
 	uv_timer_stop(&d->seed_poll);
 	log_error("seeding: %s: %s", what, why ? why : "failed");
 	daemon_event(d, (struct core_event){ .type = CORE_EV_SEED_FAILED });
