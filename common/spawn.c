@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -35,7 +36,7 @@ static int place_fds(const int *fds, int nfds, int out_fd, int error_fd)
 }
 
 static void run_child(char *const argv[], const int *fds, int nfds, int out_fd, int error_fd,
-		      pid_t parent)
+		      pid_t parent, unsigned int flags)
 {
 	int null = open("/dev/null", O_RDONLY), r;
 	sigset_t none;
@@ -43,6 +44,8 @@ static void run_child(char *const argv[], const int *fds, int nfds, int out_fd, 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
+	if (flags & SPAWN_BATCH)
+		sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 });
 	setsid(); /* a terminal's Ctrl-C is for the daemon, which ends its children in order */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
@@ -60,7 +63,8 @@ static void run_child(char *const argv[], const int *fds, int nfds, int out_fd, 
 	_exit(127);
 }
 
-int spawn_child(struct child *c, char *const argv[], const int *fds, int nfds, int out_fd)
+int spawn_child(struct child *c, char *const argv[], const int *fds, int nfds, int out_fd,
+		unsigned int flags)
 {
 	pid_t parent = getpid();
 	int p[2], r = 0;
@@ -73,7 +77,7 @@ int spawn_child(struct child *c, char *const argv[], const int *fds, int nfds, i
 		return -errno;
 	c->pid = fork();
 	if (c->pid == 0)
-		run_child(argv, fds, nfds, out_fd, p[1], parent);
+		run_child(argv, fds, nfds, out_fd, p[1], parent, flags);
 	close(p[1]);
 	if (c->pid < 0) {
 		r = -errno;

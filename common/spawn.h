@@ -12,10 +12,14 @@ struct child {
 	int pidfd; /* readable when the child has ended; -1: none */
 };
 
+/* Linux' SCHED_BATCH: a thread that wakes does not push the running one off its CPU */
+#define SPAWN_BATCH 1u
+
 /* argv: NULL-terminated. fds[i] becomes descriptor 3+i in the child, all others but 0 to 2 are closed;
  * standard output and error go to out_fd (< 0: inherited). The child gets SIGKILL when the calling
- * thread ends. 0 or -errno (also when exec failed). */
-int spawn_child(struct child *c, char *const argv[], const int *fds, int nfds, int out_fd);
+ * thread ends. flags: SPAWN_*. 0 or -errno (also when exec failed). */
+int spawn_child(struct child *c, char *const argv[], const int *fds, int nfds, int out_fd,
+		unsigned int flags);
 /* Collects the ended child: exit status as of wait(2) in *status. 0, or -EAGAIN: still running. */
 int spawn_reap(struct child *c, int *status);
 /* SIGKILL and collect */

@@ -146,7 +146,7 @@ int diskman_start(struct daemon *d)
 	r = make_pairs(ours, theirs);
 	log_fd = open_log(d);
 	if (r == 0)
-		r = spawn_child(&m->child, argv, theirs, 2, log_fd);
+		r = spawn_child(&m->child, argv, theirs, 2, log_fd, 0);
 	close(theirs[0]);
 	close(theirs[1]);
 	if (log_fd >= 0)

@@ -41,18 +41,20 @@ static bool active(const struct daemon *d)
 
 /* --- a migration that is given up --- */
 
-/* It may have been over a moment before: then it has stopped the VM, and nobody else lets it run on. */
+static void poll_settling(uv_timer_t *t);
+
 static void on_settled(void *arg, json_t *result, const char *error)
 {
 	struct daemon *d = arg;
 
-	if (error || !d->seed_migrating)
+	if (!d->seed_migrating)
 		return;
-	d->seed_migrating = false;
-	if (!json_is_true(json_object_get(result, "running"))) {
-		log_info("seeding: given up, the guest runs on");
-		qmp_command(d->vm.qmp, "cont", NULL, -1, NULL, NULL);
+	if (error) { /* the migration's last step is not done yet */
+		uv_timer_start(&d->seed_poll, poll_settling, SETTLE_MS, SETTLE_MS);
+		return;
 	}
+	d->seed_migrating = false;
+	log_info("seeding: given up, the guest runs on");
 	if (d->seed_waiting && active(d))
 		seed_begin(d);
 }
@@ -70,7 +72,7 @@ static void on_settling(void *arg, json_t *result, const char *error)
 	if (error || !over || !d->seed_migrating)
 		return;
 	uv_timer_stop(&d->seed_poll);
-	qmp_command(d->vm.qmp, "query-status", NULL, -1, on_settled, d);
+	qmp_command(d->vm.qmp, "cont", NULL, -1, on_settled, d);
 }
 
 static void poll_settling(uv_timer_t *t)
@@ -81,12 +83,17 @@ static void poll_settling(uv_timer_t *t)
 		qmp_command(d->vm.qmp, "query-migrate", NULL, -1, on_settling, d);
 }
 
+/* The migration may have been over a moment before: then it has stopped the VM, and nobody else lets it
+ * run on. And if it is cancelled in its last step, QEMU (7.2) may let the VM run with disks that are
+ * handed over already, and fails an assertion at the next write. So the VM is stopped first, and runs
+ * on by `cont`, which takes the disks back, when the migration has settled. */
 void seed_cancel(struct daemon *d)
 {
 	uv_timer_stop(&d->seed_poll);
 	d->seed_local = d->seed_remote = d->seed_waiting = false;
 	if (!daemon_is_primary(d) || !d->vm.qmp || !d->seed_migrating)
 		return;
+	qmp_command(d->vm.qmp, "stop", NULL, -1, NULL, NULL);
 	qmp_command(d->vm.qmp, "migrate_cancel", NULL, -1, NULL, NULL);
 	uv_timer_start(&d->seed_poll, poll_settling, SETTLE_MS, SETTLE_MS);
 }

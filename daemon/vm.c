@@ -4,6 +4,10 @@
  *
  * QEMU is the distribution's; it is told what to be on its command line only. It inherits three
  * sockets (QMP, agent, NIC) and dies with the daemon: a VM whose network nobody serves is of no use.
+ *
+ * Its threads are SCHED_BATCH. Each request passes through several threads of QEMU and two daemons; where
+ * each that wakes pushes another one off a busy CPU, a VM handles one frame at a time where it could
+ * handle eight (bench/RESULTS.md). The daemon, which has little to do, stays an ordinary process.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -212,7 +216,7 @@ int vm_start(struct daemon *d, enum vm_kind kind)
 	log_fd = open_log(d);
 	*vm = (struct vm){ .child = { .pidfd = -1 } };
 	if (r == 0)
-		r = spawn_child(&vm->child, a.v, fds, kind == VM_SELFTEST ? 3 : 4, log_fd);
+		r = spawn_child(&vm->child, a.v, fds, kind == VM_SELFTEST ? 3 : 4, log_fd, SPAWN_BATCH);
 	free_args(&a);
 	if (log_fd >= 0)
 		close(log_fd);

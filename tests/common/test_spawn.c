@@ -34,7 +34,7 @@ static int shell(struct child *c, char *script, const int *fds, int nfds, int ou
 {
 	char *argv[] = { "sh", "-c", script, NULL };
 
-	return spawn_child(c, argv, fds, nfds, out_fd);
+	return spawn_child(c, argv, fds, nfds, out_fd, 0);
 }
 
 /* all that comes out of fd until its end */
@@ -59,10 +59,10 @@ static void test_exec_failure_is_reported(void **state)
 	char *const missing[] = { "/nonexistent/program", NULL }, *const directory[] = { "/", NULL };
 	struct child c;
 
-	assert_int_equal(spawn_child(&c, missing, NULL, 0, -1), -ENOENT);
+	assert_int_equal(spawn_child(&c, missing, NULL, 0, -1, 0), -ENOENT);
 	assert_int_equal(c.pid, 0);
 	assert_int_equal(c.pidfd, -1);
-	assert_int_equal(spawn_child(&c, directory, NULL, 0, -1), -EACCES);
+	assert_int_equal(spawn_child(&c, directory, NULL, 0, -1, 0), -EACCES);
 	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* nothing is left behind */
 	assert_int_equal(errno, ECHILD);
 }
@@ -87,7 +87,7 @@ static void test_running_and_killed(void **state)
 	pid_t pid;
 	int status;
 
-	assert_int_equal(spawn_child(&c, sleeper, NULL, 0, -1), 0);
+	assert_int_equal(spawn_child(&c, sleeper, NULL, 0, -1, 0), 0);
 	pid = c.pid;
 	assert_int_equal(spawn_reap(&c, &status), -EAGAIN);
 	spawn_kill(&c);
@@ -143,7 +143,7 @@ static void test_too_many_descriptors(void **state)
 	int fds[17] = { 0 };
 	struct child c;
 
-	assert_int_equal(spawn_child(&c, sleeper, fds, 17, -1), -EINVAL);
+	assert_int_equal(spawn_child(&c, sleeper, fds, 17, -1, 0), -EINVAL);
 }
 
 /* The grandchild holds the pipe's other end: its end shows when it has died. */
@@ -158,7 +158,7 @@ static void test_child_dies_with_its_parent(void **state)
 	pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {
-		if (spawn_child(&grandchild, sleeper, NULL, 0, p[1]) < 0 || write(p[1], "+", 1) != 1)
+		if (spawn_child(&grandchild, sleeper, NULL, 0, p[1], 0) < 0 || write(p[1], "+", 1) != 1)
 			_exit(1);
 		pause();
 	}
