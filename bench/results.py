@@ -74,6 +74,7 @@ def machine():
 
 def write(path, content):
     """Write @content as JSON, the old file kept until the new one is whole."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with open(path + ".new", "w", encoding="utf-8") as out:
         json.dump(content, out, indent=1)
         out.write("\n")
