@@ -178,6 +178,14 @@ void transfer_shrink(struct daemon *d); /* after a large one was sent or applied
 
 /* --- seed.c: first copy of the guest --- */
 
+enum seed_phase {
+	SEED_IDLE,      /* or done */
+	SEED_OFFERED,   /* the peer was told to dial */
+	SEED_MIGRATING, /* QEMU stops the VM at the end of it */
+	SEED_TRACKING,  /* the agent, and then the VM, is being started */
+	SEED_SETTLING,  /* given up, not over yet */
+};
+
 void seed_begin(struct daemon *d);          /* primary, CORE_ACT_SEED */
 void seed_channel(struct daemon *d, int fd);/* both: the SEED channel is there; takes fd */
 void seed_receive(struct daemon *d);        /* secondary: PEER_SEED_START came */
@@ -256,8 +264,9 @@ struct daemon {
 	char exe_dir[256];      /* where agent and plugin may lie in a build tree */
 	double seed_percent;
 	bool seed_local, seed_remote; /* this side and the peer are done */
-	bool seed_migrating;    /* primary: QEMU's migration may yet stop the VM */
-	bool seed_waiting;      /* for the end of that of an earlier link */
+	enum seed_phase seed_phase; /* primary */
+	bool seed_waiting;      /* for the end of a migration of an earlier link, */
+	bool seed_agent;        /* or for the agent, which begins to track for one */
 	int exit_status;
 	bool ending;
 };

@@ -26,10 +26,8 @@
 
 static void failed(struct daemon *d, const char *what, const char *why)
 {
-	/* an answer to an attempt that is given up; that one's end is being watched by the same timer */
-	if (d->core.state != CORE_SEEDING || d->seed_waiting)
-		return;
-	uv_timer_stop(&d->seed_poll);
+	if (d->seed_phase != SEED_SETTLING) /* that goes on by the same timer */
+		uv_timer_stop(&d->seed_poll);
 	log_error("seeding: %s: %s", what, why ? why : "failed");
 	daemon_event(d, (struct core_event){ .type = CORE_EV_SEED_FAILED });
 }
@@ -39,24 +37,39 @@ static bool active(const struct daemon *d)
 	return d->core.state == CORE_SEEDING && d->vm.qmp;
 }
 
-/* --- a migration that is given up --- */
+/* --- a migration that is given up ---
+ *
+ * It may have been over a moment before: then it has stopped the VM, and nobody else lets it run on. And
+ * if it is cancelled in its last step, QEMU (7.2) may let the VM run with disks that are handed over
+ * already, and fails an assertion at the next write. So the VM is stopped first, and runs on by `cont`,
+ * which takes the disks back, when the migration has settled. No other begins before. QMP answers in
+ * order: what was asked before the cancellation is answered, and ignored, before this is over.
+ */
 
 static void poll_settling(uv_timer_t *t);
+
+static void settle_later(struct daemon *d)
+{
+	uv_timer_start(&d->seed_poll, poll_settling, SETTLE_MS, 0);
+}
+
+static void begin_if_waiting(struct daemon *d)
+{
+	if (d->seed_waiting && active(d))
+		seed_begin(d);
+}
 
 static void on_settled(void *arg, json_t *result, const char *error)
 {
 	struct daemon *d = arg;
 
-	if (!d->seed_migrating)
-		return;
 	if (error) { /* the migration's last step is not done yet */
-		uv_timer_start(&d->seed_poll, poll_settling, SETTLE_MS, SETTLE_MS);
+		settle_later(d);
 		return;
 	}
-	d->seed_migrating = false;
+	d->seed_phase = SEED_IDLE;
 	log_info("seeding: given up, the guest runs on");
-	if (d->seed_waiting && active(d))
-		seed_begin(d);
+	begin_if_waiting(d);
 }
 
 static void on_settling(void *arg, json_t *result, const char *error)
@@ -64,38 +77,37 @@ static void on_settling(void *arg, json_t *result, const char *error)
 	static const char *const last[] = { "none", "completed", "failed", "cancelled" };
 	const char *s = json_string_value(json_object_get(result, "status"));
 	struct daemon *d = arg;
-	bool over = !s;
+	bool over = !s && !error; /* no status: there was none yet */
 	size_t i;
 
 	for (i = 0; s && i < sizeof(last) / sizeof(*last); i++)
 		over = over || !strcmp(s, last[i]);
-	if (error || !over || !d->seed_migrating)
-		return;
-	uv_timer_stop(&d->seed_poll);
-	qmp_command(d->vm.qmp, "cont", NULL, -1, on_settled, d);
+	if (!over || qmp_command(d->vm.qmp, "cont", NULL, -1, on_settled, d) < 0)
+		settle_later(d);
 }
 
 static void poll_settling(uv_timer_t *t)
 {
 	struct daemon *d = t->data;
 
-	if (d->vm.qmp)
-		qmp_command(d->vm.qmp, "query-migrate", NULL, -1, on_settling, d);
+	if (d->vm.qmp && qmp_command(d->vm.qmp, "query-migrate", NULL, -1, on_settling, d) < 0)
+		settle_later(d);
 }
 
-/* The migration may have been over a moment before: then it has stopped the VM, and nobody else lets it
- * run on. And if it is cancelled in its last step, QEMU (7.2) may let the VM run with disks that are
- * handed over already, and fails an assertion at the next write. So the VM is stopped first, and runs
- * on by `cont`, which takes the disks back, when the migration has settled. */
 void seed_cancel(struct daemon *d)
 {
-	uv_timer_stop(&d->seed_poll);
 	d->seed_local = d->seed_remote = d->seed_waiting = false;
-	if (!daemon_is_primary(d) || !d->vm.qmp || !d->seed_migrating)
+	if (d->seed_phase == SEED_SETTLING)
 		return;
+	uv_timer_stop(&d->seed_poll);
+	if (d->seed_phase < SEED_MIGRATING || !d->vm.qmp) {
+		d->seed_phase = SEED_IDLE;
+		return;
+	}
+	d->seed_phase = SEED_SETTLING;
 	qmp_command(d->vm.qmp, "stop", NULL, -1, NULL, NULL);
 	qmp_command(d->vm.qmp, "migrate_cancel", NULL, -1, NULL, NULL);
-	uv_timer_start(&d->seed_poll, poll_settling, SETTLE_MS, SETTLE_MS);
+	settle_later(d);
 }
 
 /* --- primary --- */
@@ -110,11 +122,13 @@ static void on_running(void *arg, json_t *result, const char *error)
 {
 	struct daemon *d = arg;
 
+	if (d->seed_phase != SEED_TRACKING)
+		return;
 	if (error) {
 		failed(d, "cont", error);
 		return;
 	}
-	d->seed_migrating = false;
+	d->seed_phase = SEED_IDLE;
 	log_info("seeding: RAM is copied, the guest runs on");
 	d->seed_local = true;
 	both_done(d);
@@ -122,11 +136,13 @@ static void on_running(void *arg, json_t *result, const char *error)
 
 static void on_tracking(struct daemon *d, const struct agent_reply *r)
 {
-	if (r->status) {
+	d->seed_agent = false;
+	if (d->seed_phase != SEED_TRACKING)
+		begin_if_waiting(d);
+	else if (r->status)
 		failed(d, "dirty tracking", r->error);
-		return;
-	}
-	qmp_command(d->vm.qmp, "cont", NULL, -1, on_running, d);
+	else
+		qmp_command(d->vm.qmp, "cont", NULL, -1, on_running, d);
 }
 
 static void migrated(struct daemon *d)
@@ -135,6 +151,8 @@ static void migrated(struct daemon *d)
 	int e = agentlink_request(d, &r, on_tracking);
 
 	uv_timer_stop(&d->seed_poll);
+	d->seed_phase = SEED_TRACKING;
+	d->seed_agent = e == 0;
 	if (e < 0)
 		failed(d, "dirty tracking", strerror(-e));
 }
@@ -156,7 +174,7 @@ static void on_progress(void *arg, json_t *result, const char *error)
 	struct daemon *d = arg;
 	const char *s = json_string_value(json_object_get(result, "status"));
 
-	if (!active(d) || !uv_is_active((uv_handle_t *)&d->seed_poll))
+	if (!active(d) || d->seed_phase != SEED_MIGRATING)
 		return;
 	if (error || !s || !strcmp(s, "failed") || !strcmp(s, "cancelled"))
 		failed(d, "migration", error ? error : s);
@@ -178,9 +196,11 @@ static void on_migrate(void *arg, json_t *result, const char *error)
 {
 	struct daemon *d = arg;
 
+	if (!active(d) || d->seed_phase != SEED_MIGRATING)
+		return;
 	if (error)
 		failed(d, "migrate", error);
-	else if (active(d))
+	else
 		uv_timer_start(&d->seed_poll, poll_migration, POLL_MS, POLL_MS);
 }
 
@@ -188,7 +208,7 @@ static void primary_channel(struct daemon *d, int fd)
 {
 	struct qmp *q = d->vm.qmp;
 
-	d->seed_migrating = true;
+	d->seed_phase = SEED_MIGRATING;
 	qmp_command(q, "migrate-set-parameters",
 		    json_pack("{s:I s:I}", "max-bandwidth", (json_int_t)MIGRATION_BANDWIDTH,
 			      "downtime-limit", (json_int_t)MIGRATION_DOWNTIME_MS), -1, NULL, NULL);
@@ -199,9 +219,10 @@ static void primary_channel(struct daemon *d, int fd)
 void seed_begin(struct daemon *d)
 {
 	/* the last one may not be over yet */
-	d->seed_waiting = d->seed_migrating;
+	d->seed_waiting = d->seed_phase != SEED_IDLE || d->seed_agent;
 	if (d->seed_waiting)
 		return;
+	d->seed_phase = SEED_OFFERED;
 	d->seed_percent = 0;
 	d->seed_local = d->seed_remote = false;
 	log_info("seeding: live migration to %s", config_peer(d->cfg)->name);
@@ -305,7 +326,7 @@ void seed_receive(struct daemon *d)
 void seed_channel(struct daemon *d, int fd)
 {
 	wire_set_nonblock(fd, 0);
-	if (!active(d))
+	if (!active(d) || (daemon_is_primary(d) && d->seed_phase != SEED_OFFERED))
 		log_warn("seeding: a channel that nobody waits for");
 	else if (daemon_is_primary(d))
 		primary_channel(d, fd);
