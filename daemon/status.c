@@ -2,8 +2,8 @@
  *
  * status.c - `colo status --json`: published keys keep their meaning
  */
-#include "common/log.h"
-#include "common/wire.h"
+#include <unistd.h>
+
 #include "daemon/daemon.h"
 
 static json_t *integer(uint64_t v)
