@@ -142,8 +142,7 @@ struct core_config {
 	enum core_role role;
 	uint64_t heartbeat_us;  /* interval */
 	unsigned int misses;    /* heartbeats that may be missing */
-	uint64_t periodic_us;   /* longest time without a checkpoint */
-	bool checkpoint_mode;   /* every periodic_us, the SVM does not run */
+	uint64_t periodic_us;   /* longest time without a checkpoint; mode checkpoint: its interval */
 };
 
 enum core_phase { CORE_IDLE, CORE_HARVESTING, CORE_SENDING, CORE_APPLYING };

@@ -32,8 +32,6 @@ static struct core_event queue[EVENT_QUEUE];
 static unsigned int queued, taken;
 static bool in_core;
 
-static void boot(struct daemon *d);
-
 uint64_t daemon_now_us(void)
 {
 	return clock_now_ns() / 1000;
@@ -497,7 +495,6 @@ int daemon_run(const struct config *cfg)
 		.role = config_is_primary(cfg) ? CORE_PRIMARY : CORE_SECONDARY,
 		.heartbeat_us = cfg->heartbeat_us,
 		.misses = cfg->misses,
-		.checkpoint_mode = cfg->mode == MODE_CHECKPOINT,
 		.periodic_us = cfg->mode == MODE_CHECKPOINT ? cfg->interval_us : cfg->periodic_us,
 	};
 	static struct daemon daemon;

@@ -137,6 +137,14 @@ void peer_flush_blocking(struct daemon *d); /* at most a second; before the daem
 void peer_read(struct daemon *d);           /* what has come, now */
 void peer_heartbeat(struct daemon *d);
 
+/* --- hello.c: who may link --- */
+
+void hello_fill(struct daemon *d, struct peer_hello *h, enum peer_channel channel);
+/* text: why not */
+enum peer_status hello_check(struct daemon *d, struct peer_hello *h, char *text, size_t size);
+/* a text from the peer: ended, and printable only */
+void hello_text(char *s, size_t size);
+
 /* --- nic.c: data plane of the NIC --- */
 
 struct nic;

@@ -480,7 +480,7 @@ void node_start(struct world *w, unsigned int i, enum core_role role)
 	struct node *n = &w->node[i];
 	struct core_config c = {
 		.role = role, .heartbeat_us = w->heartbeat_us, .misses = w->misses,
-		.periodic_us = w->periodic_us, .checkpoint_mode = w->checkpoint_mode,
+		.periodic_us = w->periodic_us,
 	};
 	unsigned int life = n->life + 1, vm = n->vm.id;
 
