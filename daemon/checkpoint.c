@@ -217,16 +217,16 @@ static void on_committed(struct daemon *d, int status)
 		return;
 	}
 	memcpy(r.nonce, k->nonce, AGENT_NONCE);
-	k->staged_only = d->cfg->mode == MODE_CHECKPOINT && !(k->flags & BULK_VERIFY);
-	if (!k->staged_only) {
-		r.flags |= AGENT_F_LOAD | (k->svm_started ? AGENT_F_RUN : 0);
+	/* mode checkpoint: the VM runs only after checkpoint_load(); to hash its RAM is no reason to */
+	k->staged_only = d->cfg->mode == MODE_CHECKPOINT;
+	if (!k->staged_only || k->flags & BULK_VERIFY) {
+		r.flags |= AGENT_F_LOAD;
 		r.ran_at_ns = k->ran_at_ns;
 	}
-	if (k->flags & BULK_VERIFY) {
+	if (!k->staged_only && k->svm_started)
+		r.flags |= AGENT_F_RUN;
+	if (k->flags & BULK_VERIFY)
 		r.flags |= AGENT_F_HASH;
-		if (d->cfg->mode == MODE_CHECKPOINT)
-			r.flags &= ~AGENT_F_RUN;
-	}
 	e = agentlink_request(d, &r, on_applied);
 	if (e < 0)
 		apply_done(d, e, strerror(-e));
