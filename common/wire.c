@@ -36,6 +36,19 @@ int wire_send_fds(int sock, const void *p, size_t n, const int *fds, int nfds)
 	return sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
+int wire_pairs(const int *types, int n, int *ours, int *theirs)
+{
+	int i, sv[2];
+
+	for (i = 0; i < n; i++) {
+		if (socketpair(AF_UNIX, types[i] | SOCK_CLOEXEC, 0, sv) < 0)
+			return -errno;
+		ours[i] = sv[0];
+		theirs[i] = sv[1];
+	}
+	return 0;
+}
+
 int wire_set_nonblock(int fd, int on)
 {
 	int flags = fcntl(fd, F_GETFL);

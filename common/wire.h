@@ -11,6 +11,9 @@
 
 /* One message with up to 4 descriptors. 0 or -errno. */
 int wire_send_fds(int sock, const void *p, size_t n, const int *fds, int nfds);
+/* n unix socketpairs of the given types, closed on exec: ours[i] and theirs[i] are the two ends of one.
+ * 0 or -errno; those made before the error stay open. */
+int wire_pairs(const int *types, int n, int *ours, int *theirs);
 int wire_set_nonblock(int fd, int on);
 void wire_set_tcp(int fd); /* no delay, keep what is queued small */
 /* CLOCK_MONOTONIC */

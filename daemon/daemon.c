@@ -10,6 +10,7 @@
 #include "daemon/daemon.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -45,6 +46,14 @@ bool daemon_is_primary(const struct daemon *d)
 const char *daemon_state_dir(const struct daemon *d)
 {
 	return config_local(d->cfg)->state;
+}
+
+int daemon_open_log(const struct daemon *d, const char *name)
+{
+	char path[300];
+
+	snprintf(path, sizeof(path), "%s/%s", daemon_state_dir(d), name);
+	return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
 
 int daemon_find(struct daemon *d, const char *sub, const char *file, char *out, size_t size)

@@ -85,9 +85,8 @@ struct diskman {
 	int fd;          /* control */
 	int boundary_fd; /* the disk manager's second control socket, for the agent; -1 once given to QEMU */
 	char socket[200];
-	bool ready, synced;
+	bool ready;
 	uint64_t size, identity;
-	uint64_t sync_done, sync_total;
 	struct disk_message status; /* the last one */
 	void (*on_commit)(struct daemon *d, int status);
 };
@@ -181,7 +180,6 @@ void transfer_reset(struct daemon *d); /* forget what is under way */
 int transfer_send(struct daemon *d, uint64_t epoch, uint32_t flags, uint64_t device_bytes,
 		  uint64_t ran_at_ns);
 void transfer_on_bulk(void *arg, int events);
-bool transfer_sending(const struct daemon *d);
 void transfer_shrink(struct daemon *d); /* after a large one was sent or applied */
 
 /* --- seed.c: first copy of the guest --- */
@@ -290,5 +288,7 @@ uint64_t daemon_now_us(void);
 int daemon_find(struct daemon *d, const char *sub, const char *file, char *out, size_t size);
 bool daemon_is_primary(const struct daemon *d);
 const char *daemon_state_dir(const struct daemon *d);
+/* a file in the state directory for a child's messages; descriptor or < 0 */
+int daemon_open_log(const struct daemon *d, const char *name);
 
 #endif

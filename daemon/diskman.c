@@ -3,7 +3,6 @@
  * diskman.c - the disk manager: an nbdkit process with our plugin, one for the VM's disk
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -38,10 +37,8 @@ static void on_exit_event(void *arg, int events)
 	daemon_event(d, (struct core_event){ .type = CORE_EV_VM_DIED });
 }
 
-static void on_sync(struct daemon *d, const struct disk_message *m)
+static void on_sync(const struct disk_message *m)
 {
-	d->disk.sync_done = m->sync.done;
-	d->disk.sync_total = m->sync.total;
 	log_info("disk: %llu of %llu MiB sent", (unsigned long long)m->sync.done >> 20,
 		 (unsigned long long)m->sync.total >> 20);
 }
@@ -68,9 +65,8 @@ static void on_event(struct daemon *d, const struct disk_message *m)
 		d->disk.ready = true;
 		break;
 	case DISK_EV_BOUNDARY: checkpoint_disk_boundary(d, m->epoch); break;
-	case DISK_EV_SYNC: on_sync(d, m); break;
+	case DISK_EV_SYNC: on_sync(m); break;
 	case DISK_EV_SYNCED:
-		d->disk.synced = true;
 		daemon_event(d, (struct core_event){ .type = CORE_EV_DISK_SYNCED });
 		break;
 	case DISK_EV_WRITTEN_BACK: log_info("disk: what the SVM had written is on stable storage"); break;
@@ -107,29 +103,9 @@ static void on_message(void *arg, int events)
 	on_event(d, &m);
 }
 
-static int open_log(struct daemon *d)
-{
-	char path[300];
-
-	snprintf(path, sizeof(path), "%s/disk.log", daemon_state_dir(d));
-	return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-}
-
-static int make_pairs(int ours[2], int theirs[2])
-{
-	int i, sv[2];
-
-	for (i = 0; i < 2; i++) {
-		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
-			return -errno;
-		ours[i] = sv[0];
-		theirs[i] = sv[1];
-	}
-	return 0;
-}
-
 int diskman_start(struct daemon *d)
 {
+	static const int types[2] = { SOCK_SEQPACKET, SOCK_SEQPACKET };
 	struct diskman *m = &d->disk;
 	int ours[2] = { -1, -1 }, theirs[2] = { -1, -1 }, log_fd, r;
 	char plugin[300], file[300], cache[64];
@@ -143,8 +119,8 @@ int diskman_start(struct daemon *d)
 	unlink(m->socket);
 	snprintf(file, sizeof(file), "file=%s", config_disk(d->cfg));
 	snprintf(cache, sizeof(cache), "cache-max=%llu", (unsigned long long)d->cfg->cache_max);
-	r = make_pairs(ours, theirs);
-	log_fd = open_log(d);
+	r = wire_pairs(types, 2, ours, theirs);
+	log_fd = daemon_open_log(d, "disk.log");
 	if (r == 0)
 		r = spawn_child(&m->child, argv, theirs, 2, log_fd, 0);
 	close(theirs[0]);

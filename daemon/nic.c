@@ -637,23 +637,28 @@ void nic_applied(struct daemon *d, uint64_t epoch, uint64_t last_read)
 	flush_vm(n);
 }
 
+struct resend {
+	struct nic *n;
+	uint64_t since_us;
+};
+
 static void resend_one(void *arg, uint64_t number, uint64_t when_us, const uint8_t *frame, size_t len)
 {
-	struct replay *r = arg;
+	struct resend *r = arg;
 
-	if (when_us >= r->epoch)
+	if (when_us >= r->since_us)
 		to_lan(r->n, frame, len);
 }
 
 void nic_take_over(struct daemon *d, uint64_t lost_at_us)
 {
 	struct nic *n = d->nic;
-	struct replay r = { .n = n };
+	struct resend r = { .n = n };
 
 	n->mode = NIC_SURVIVOR;
 	n->mirror = n->marker_due = n->deaf = false;
 	tr_failover(n->tr, TIMESTAMP_BUMP_MS);
-	r.epoch = lost_at_us > RESEND_BEFORE_US ? lost_at_us - RESEND_BEFORE_US : 0;
+	r.since_us = lost_at_us > RESEND_BEFORE_US ? lost_at_us - RESEND_BEFORE_US : 0;
 	announce_send(&n->who, on_release, n);
 	framelog_each(&n->output, resend_one, &r);
 	nudge_send(n->nudge, lost_at_us > NUDGE_SINCE_US ? lost_at_us - NUDGE_SINCE_US : 0, on_release, n);

@@ -68,7 +68,7 @@ void transfer_free(struct daemon *d)
 	d->transfer = NULL;
 }
 
-bool transfer_sending(const struct daemon *d)
+static bool sending(const struct daemon *d)
 {
 	return d->transfer->phase != IDLE;
 }
@@ -377,7 +377,7 @@ void transfer_on_bulk(void *arg, int events)
 	char byte;
 
 	if (daemon_is_primary(d)) {
-		if (transfer_sending(d) && (events & UV_WRITABLE))
+		if (sending(d) && (events & UV_WRITABLE))
 			send_some(d);
 		/* nothing comes here but the end */
 		if ((events & UV_READABLE) && d->peer.fd[PEER_BULK] >= 0 &&

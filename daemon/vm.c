@@ -10,7 +10,6 @@
  * handle eight (bench/RESULTS.md). The daemon, which has little to do, stays an ordinary process.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,6 +20,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/wire.h"
 #include "daemon/daemon.h"
 
 #define MAX_ARGS 96
@@ -161,28 +161,6 @@ static void on_qmp_event(void *opaque, const char *event, json_t *data)
 	}
 }
 
-static int open_log(struct daemon *d)
-{
-	char path[300];
-
-	snprintf(path, sizeof(path), "%s/qemu.log", daemon_state_dir(d));
-	return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-}
-
-static int make_pairs(int ours[3], int theirs[3])
-{
-	static const int types[3] = { SOCK_STREAM, SOCK_SEQPACKET, SOCK_STREAM };
-	int i, sv[2];
-
-	for (i = 0; i < 3; i++) {
-		if (socketpair(AF_UNIX, types[i] | SOCK_CLOEXEC, 0, sv) < 0)
-			return -errno;
-		ours[i] = sv[0];
-		theirs[i] = sv[1];
-	}
-	return 0;
-}
-
 /* Room for a few hundred full frames, so that a burst does not stop the guest's transmit queue. */
 static void size_nic_socket(int ours, int theirs)
 {
@@ -194,6 +172,7 @@ static void size_nic_socket(int ours, int theirs)
 
 int vm_start(struct daemon *d, enum vm_kind kind)
 {
+	static const int types[3] = { SOCK_STREAM, SOCK_SEQPACKET, SOCK_STREAM };
 	int ours[3] = { -1, -1, -1 }, fds[4] = { -1, -1, -1, -1 }, log_fd, r, i;
 	struct vm *vm = &d->vm;
 	struct args a = { .n = 0 };
@@ -210,10 +189,10 @@ int vm_start(struct daemon *d, enum vm_kind kind)
 		free_args(&a);
 		return -ENOMEM;
 	}
-	r = make_pairs(ours, fds);
+	r = wire_pairs(types, 3, ours, fds);
 	fds[3] = d->disk.boundary_fd;
 	size_nic_socket(ours[2], fds[2]);
-	log_fd = open_log(d);
+	log_fd = daemon_open_log(d, "qemu.log");
 	*vm = (struct vm){ .child = { .pidfd = -1 } };
 	if (r == 0)
 		r = spawn_child(&vm->child, a.v, fds, kind == VM_SELFTEST ? 3 : 4, log_fd, SPAWN_BATCH);
