@@ -6,7 +6,9 @@
 
 #include <string.h>
 
-enum { ETHERTYPE = 12, PAYLOAD = 14, ARP_OP = 20, ARP_SHA = 22, ARP_SPA = 28, ARP_THA = 32, ARP_TPA = 38 };
+#include "net/net.h"
+
+enum { FRAME_LEN = VNET_HLEN + 60, ETHERTYPE = 12, PAYLOAD = 14, ARP_OP = 20, ARP_SHA = 22, ARP_SPA = 28, ARP_THA = 32, ARP_TPA = 38 };
 
 void announce_init(struct announce *a, const uint8_t mac[6])
 {
@@ -28,9 +30,11 @@ static void remember(struct announce *a, const uint8_t ip[4])
 		memcpy(a->ip[a->n++], ip, 4);
 }
 
-void announce_learn(struct announce *a, const uint8_t *f, size_t len)
+void announce_learn(struct announce *a, const uint8_t *frame, size_t len)
 {
-	if (len < ARP_TPA + 4 || memcmp(f + 6, a->mac, 6))
+	const uint8_t *f = frame + VNET_HLEN;
+
+	if (len < VNET_HLEN + ARP_TPA + 4 || memcmp(f + 6, a->mac, 6))
 		return;
 	if (f[ETHERTYPE] == 0x08 && f[ETHERTYPE + 1] == 0x06)
 		remember(a, f + ARP_SPA);
@@ -38,9 +42,12 @@ void announce_learn(struct announce *a, const uint8_t *f, size_t len)
 		remember(a, f + PAYLOAD + 12);
 }
 
-static void arp(const struct announce *a, uint8_t f[60], uint16_t type, uint8_t op, const uint8_t *ip)
+static void arp(const struct announce *a, uint8_t frame[FRAME_LEN], uint16_t type, uint8_t op,
+		const uint8_t *ip)
 {
-	memset(f, 0, 60);
+	uint8_t *f = frame + VNET_HLEN;
+
+	memset(frame, 0, FRAME_LEN);
 	memset(f, 0xff, 6);
 	memcpy(f + 6, a->mac, 6);
 	f[ETHERTYPE] = type >> 8;
@@ -59,7 +66,7 @@ static void arp(const struct announce *a, uint8_t f[60], uint16_t type, uint8_t 
 void announce_send(const struct announce *a,
 		   void (*send)(void *arg, const uint8_t *frame, size_t len), void *arg)
 {
-	uint8_t f[60];
+	uint8_t f[FRAME_LEN];
 	unsigned int i;
 
 	arp(a, f, 0x8035, 3, NULL); /* RARP: what is my address? Switches learn from it */

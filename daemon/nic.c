@@ -98,25 +98,22 @@ static void flush_vm(struct nic *n)
 	watch_events(n->vnic_watch, UV_READABLE | (buffer_len(&n->out) ? UV_WRITABLE : 0));
 }
 
-static uint8_t *queue_frame(struct nic *n, const uint8_t *frame, size_t len)
+static bool queue_frame(struct nic *n, const uint8_t *frame, size_t len)
 {
-	uint8_t *to = n->vnic < 0 ? NULL : buffer_reserve(&n->out, len + 4);
-	uint32_t be = __builtin_bswap32(len);
+	size_t wire = len - VNET_HLEN; /* QEMU's stream has frames as on the wire */
+	uint8_t *to = n->vnic < 0 ? NULL : buffer_reserve(&n->out, wire + 4);
+	uint32_t be = __builtin_bswap32(wire);
 
 	if (!to) {
 		n->dropped_in++;
-		return NULL;
+		return false;
 	}
 	memcpy(to, &be, 4);
-	memcpy(to + 4, frame, len);
-	return to + 4;
-}
-
-static void commit_frame(struct nic *n, size_t len)
-{
-	buffer_commit(&n->out, len + 4);
-	n->out_queued += len + 4;
+	memcpy(to + 4, frame + VNET_HLEN, wire);
+	buffer_commit(&n->out, wire + 4);
+	n->out_queued += wire + 4;
 	n->end[++n->frames % TRACKED_FRAMES] = n->out_queued;
+	return true;
 }
 
 /* what waits for a VM that is being replaced, except the rest of a frame that is partly written */
@@ -145,7 +142,7 @@ static void to_lan(struct nic *n, const uint8_t *frame, size_t len)
 {
 	if (n->tap < 0)
 		return;
-	if (write(n->tap, frame, len) < 0)
+	if (write(n->tap, frame + VNET_HLEN, len - VNET_HLEN) < 0)
 		n->dropped_tap++;
 	else
 		n->lan_tx++;
@@ -187,7 +184,6 @@ static void primary_input(struct nic *n, const uint8_t *frame, size_t len, uint6
 
 	if (!queue_frame(n, frame, len))
 		return;
-	commit_frame(n, len);
 	cm_from_client(n->cm, frame, len, now);
 	if (!n->mirror)
 		return;
@@ -197,10 +193,13 @@ static void primary_input(struct nic *n, const uint8_t *frame, size_t len, uint6
 
 static void survivor_input(struct nic *n, const uint8_t *frame, size_t len, uint64_t now)
 {
-	uint8_t *copy = queue_frame(n, frame, len);
+	static uint8_t copy[NET_FRAME_MAX];
 
-	if (copy && tr_to_svm(n->tr, copy, len, now))
-		commit_frame(n, len);
+	if (len < VNET_HLEN || len > sizeof(copy))
+		return;
+	memcpy(copy, frame, len);
+	if (tr_to_svm(n->tr, copy, len, now))
+		queue_frame(n, copy, len);
 }
 
 static void lan_frame(struct nic *n, const uint8_t *frame, size_t len, uint64_t now)
@@ -229,14 +228,14 @@ static void on_tap(void *arg, int events)
 			watch_events(n->tap_watch, 0); /* again in nic_flush() */
 			return;
 		}
-		len = read(n->tap, frame, sizeof(frame));
+		len = read(n->tap, frame + VNET_HLEN, sizeof(frame) - VNET_HLEN);
 		if (len < 0 && errno != EAGAIN && errno != EINTR) {
 			log_error("TAP: %s", strerror(errno));
 			watch_events(n->tap_watch, 0);
 		}
 		if (len <= 0)
 			return;
-		lan_frame(n, frame, len, now);
+		lan_frame(n, frame, len + VNET_HLEN, now);
 	}
 }
 
@@ -244,9 +243,9 @@ static void on_tap(void *arg, int events)
 
 static bool is_marker(struct nic *n, const uint8_t *frame, size_t len)
 {
-	const struct agent_marker *m = (const void *)frame;
+	const struct agent_marker *m = (const void *)(frame + VNET_HLEN);
 
-	return n->marker_due && len == sizeof(*m) && !memcmp(m->magic, AGENT_MARKER_MAGIC, 8) &&
+	return n->marker_due && len == VNET_HLEN + sizeof(*m) && !memcmp(m->magic, AGENT_MARKER_MAGIC, 8) &&
 	       !memcmp(m->nonce, n->nonce, AGENT_NONCE);
 }
 
@@ -293,20 +292,22 @@ static void vm_frame(struct nic *n, uint8_t *frame, size_t len, uint64_t now)
 
 static void parse_vm(struct nic *n)
 {
+	static uint8_t frame[NET_FRAME_MAX];
 	uint64_t now = daemon_now_us();
 	uint32_t len;
 
 	while (n->vnic >= 0 && buffer_len(&n->in) >= 4) {
 		memcpy(&len, buffer_peek(&n->in), 4);
 		len = __builtin_bswap32(len);
-		if (len > NET_FRAME_MAX) {
+		if (len > NET_FRAME_MAX - VNET_HLEN) {
 			log_error("QEMU's NIC stream is broken (frame of %u bytes)", len);
 			nic_detach(n->d);
 			return;
 		}
 		if (buffer_len(&n->in) < len + 4)
 			return;
-		vm_frame(n, (uint8_t *)buffer_peek(&n->in) + 4, len, now);
+		memcpy(frame + VNET_HLEN, buffer_peek(&n->in) + 4, len);
+		vm_frame(n, frame, len + VNET_HLEN, now);
 		if (n->vnic >= 0)
 			buffer_skip(&n->in, len + 4);
 	}

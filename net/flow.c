@@ -74,7 +74,7 @@ void flow_table_free(struct flow_table *t)
 
 static void set_addresses(struct flow_key *k, const struct frame *f, bool from_guest)
 {
-	const uint8_t *src = f->data + 6, *dst = f->data;
+	const uint8_t *src = f->data + FRAME_ETH + 6, *dst = f->data + FRAME_ETH;
 	size_t n = 6;
 
 	if (f->family == 4) {

@@ -5,13 +5,13 @@
 #include <string.h>
 
 #include "frame.h"
-#include "net.h"
 
 enum {
 	ETH_IP4 = 0x0800, ETH_ARP = 0x0806, ETH_RARP = 0x8035, ETH_IP6 = 0x86dd,
 	ETH_VLAN = 0x8100, ETH_QINQ = 0x88a8,
 	IP_HOPOPT = 0, IP_ICMP = 1, IP_IGMP = 2, IP_TCP = 6, IP_UDP = 17, IP_ROUTE = 43,
 	IP_FRAG = 44, IP_ICMP6 = 58, IP_DSTOPT = 60,
+	VNET_NEEDS_CSUM = 1,
 	TCP_HLEN = 20, TCP_WINDOW = 14, TCP_CSUM = 16, UDP_HLEN = 8, IP6_HLEN = 40, IP6_EXT_MAX = 8,
 };
 
@@ -225,11 +225,12 @@ enum frame_type frame_parse(struct frame *f, const uint8_t *data, size_t len)
 {
 	memset(f, 0, sizeof(*f));
 	f->data = data;
-	if (len < FRAME_ETH_HLEN || len > NET_FRAME_MAX)
+	if (len < FRAME_ETH + FRAME_ETH_HLEN || len > NET_FRAME_MAX)
 		return f->type = FRAME_BAD;
 	f->len = (uint32_t)len;
-	f->ethertype = frame_be16(data + 12);
-	f->l3 = FRAME_ETH_HLEN;
+	f->partial = data[0] & VNET_NEEDS_CSUM;
+	f->ethertype = frame_be16(data + FRAME_ETH + 12);
+	f->l3 = FRAME_ETH + FRAME_ETH_HLEN;
 	for (int i = 0; i < 2 && (f->ethertype == ETH_VLAN || f->ethertype == ETH_QINQ); i++) {
 		const uint8_t *p = frame_at(f, f->l3, 4);
 
@@ -253,15 +254,20 @@ static uint32_t csum_fold(uint32_t sum)
 	return sum;
 }
 
-/* RFC 1624, byte by byte so that any alignment is right */
-static void set_bytes(uint8_t *data, uint32_t l4, uint32_t csum, uint32_t off, const uint8_t *bytes,
-	uint32_t n)
+/* RFC 1624, byte by byte so that any alignment is right. The pseudo-header's sum covers no byte of
+ * layer 4, so where that is all there is nothing changes. */
+static void set_bytes(uint8_t *data, const struct frame *f, uint32_t csum, uint32_t off,
+	const uint8_t *bytes, uint32_t n)
 {
 	uint32_t sum = (uint16_t)~frame_be16(data + csum);
 
+	if (f->partial) {
+		memcpy(data + off, bytes, n);
+		return;
+	}
 	for (uint32_t i = 0; i < n; i++) {
 		uint8_t *p = data + off + i;
-		unsigned shift = (off + i - l4) & 1 ? 0 : 8;
+		unsigned shift = (off + i - f->l4) & 1 ? 0 : 8;
 
 		sum += (uint16_t) ~((unsigned)*p << shift);
 		sum += (unsigned)bytes[i] << shift;
@@ -272,24 +278,24 @@ static void set_bytes(uint8_t *data, uint32_t l4, uint32_t csum, uint32_t off, c
 	data[csum + 1] = (uint8_t)sum;
 }
 
-void frame_set32(uint8_t *data, uint32_t l4, uint32_t csum, uint32_t off, uint32_t value)
+void frame_set32(uint8_t *data, const struct frame *f, uint32_t csum, uint32_t off, uint32_t value)
 {
 	const uint8_t b[4] = { (uint8_t)(value >> 24), (uint8_t)(value >> 16), (uint8_t)(value >> 8),
 		(uint8_t)value };
 
-	set_bytes(data, l4, csum, off, b, 4);
+	set_bytes(data, f, csum, off, b, 4);
 }
 
 void frame_tcp_set32(uint8_t *data, const struct frame *f, uint32_t off, uint32_t value)
 {
-	frame_set32(data, f->l4, f->l4 + TCP_CSUM, off, value);
+	frame_set32(data, f, f->l4 + TCP_CSUM, off, value);
 }
 
 void frame_tcp_set_window(uint8_t *data, const struct frame *f, uint16_t window)
 {
 	const uint8_t b[2] = { (uint8_t)(window >> 8), (uint8_t)window };
 
-	set_bytes(data, f->l4, f->l4 + TCP_CSUM, f->l4 + TCP_WINDOW, b, 2);
+	set_bytes(data, f, f->l4 + TCP_CSUM, f->l4 + TCP_WINDOW, b, 2);
 }
 
 void frame_tcp_drop_sack(uint8_t *data, const struct frame *f)
@@ -299,7 +305,7 @@ void frame_tcp_drop_sack(uint8_t *data, const struct frame *f)
 	if (!f->sack)
 		return;
 	memset(pad, 1, sizeof(pad));
-	set_bytes(data, f->l4, f->l4 + TCP_CSUM, f->sack - 2, pad, 2 + 8 * f->sack_n);
+	set_bytes(data, f, f->l4 + TCP_CSUM, f->sack - 2, pad, 2 + 8 * f->sack_n);
 }
 
 static uint32_t csum_add(uint32_t sum, const uint8_t *p, uint32_t n)
@@ -336,7 +342,8 @@ uint32_t frame_make_ack(uint8_t *out, const struct frame *f, uint32_t seq)
 
 	if (n > FRAME_ACK_MAX)
 		return 0;
-	memcpy(out, f->data, n);
+	memset(out, 0, FRAME_ETH);
+	memcpy(out + FRAME_ETH, f->data + FRAME_ETH, n - FRAME_ETH);
 	fix_ip(out, f, n);
 	tcp[4] = (uint8_t)(seq >> 24);
 	tcp[5] = (uint8_t)(seq >> 16);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * frame.h - what an Ethernet frame says: Ethernet, VLAN, IPv4, IPv6, TCP, UDP, ICMP
+ * frame.h - what a frame (net.h) says: Ethernet, VLAN, IPv4, IPv6, TCP, UDP, ICMP
  *
  * frame_parse() never reads beyond the frame: every read goes through one checked accessor, and what
  * cannot be understood is reported as the innermost layer that could be. Offsets in struct frame are
@@ -13,6 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "net.h"
+
+#define FRAME_ETH VNET_HLEN /* offset of the Ethernet header */
 #define FRAME_ETH_HLEN 14u
 
 enum frame_type {
@@ -37,6 +40,7 @@ struct frame {
 	const uint8_t *data;
 	uint32_t len;
 	enum frame_type type;
+	bool partial;   /* the checksum field has the pseudo-header's sum only: the rest is left to do */
 	uint8_t family; /* 0, 4, 6 */
 	uint8_t proto;
 	uint16_t ethertype;
@@ -84,10 +88,10 @@ static inline uint32_t seq_max(uint32_t a, uint32_t b)
 	return seq_after(a, b) ? a : b;
 }
 
-/* Write 32 bits at offset `off` of the frame's layer 4 (which begins at `l4`, checksum at `csum`) and
- * correct the checksum by the difference. Any alignment. */
-void frame_set32(uint8_t *data, uint32_t l4, uint32_t csum, uint32_t off, uint32_t value);
-/* same for a TCP frame that frame_parse() understood; `data` is a writable copy of its bytes */
+/* Write 32 bits at offset `off` of a frame's layer 4, whose checksum is at offset `csum`, and correct that by
+ * the difference. Any alignment. `data` is a writable copy of the frame's bytes. */
+void frame_set32(uint8_t *data, const struct frame *f, uint32_t csum, uint32_t off, uint32_t value);
+/* same for a TCP frame */
 void frame_tcp_set32(uint8_t *data, const struct frame *f, uint32_t off, uint32_t value);
 #define FRAME_TCP_SEQ(f) ((f)->l4 + 4)
 #define FRAME_TCP_ACK(f) ((f)->l4 + 8)

@@ -4,8 +4,13 @@
  *
  * No file descriptors, no clock, no threads, no randomness: frames go in with the time they came, frames
  * come out through callbacks, before the call returns. All times are microseconds of one monotonic
- * clock. Frames are Ethernet frames without vnet header or FCS; a callback's frame is valid only
- * during the callback. A callback must not call back into the same cm.
+ * clock. A callback must not call back into the same cm.
+ *
+ * A frame is a struct virtio_net_hdr of VNET_HLEN bytes (linux/virtio_net.h, as AF_PACKET's
+ * PACKET_VNET_HDR and a TAP with IFF_VNET_HDR have it) and an Ethernet frame without FCS. All zeroes is a
+ * frame as on the wire; otherwise it may be larger than the MTU, for the receiver's side to cut
+ * (segmentation offload), and its checksum may be left to do. A callback's frame is valid only during the
+ * callback.
  *
  * Rules R1 and R2 are DESIGN.md's: what leaves through cm_ops.release was either emitted alike by the
  * SVM of this epoch, or came before a boundary that the secondary holds.
@@ -17,7 +22,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define NET_FRAME_MAX 65550u
+#define VNET_HLEN 10u
+/* with two VLAN tags, and the largest IP packet */
+#define NET_FRAME_MAX (VNET_HLEN + 22u + 65535u)
 
 /* why the comparing module wants a checkpoint */
 #define CM_CAUSES(X)                                                            \

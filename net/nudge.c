@@ -76,8 +76,8 @@ void nudge_saw(struct nudge *n, const uint8_t *frame, size_t len, uint64_t now_u
 		return;
 	flow_touch(&n->flows, &fl->node, now_us);
 	fl->ack = f.ack;
-	memcpy(fl->peer_mac, frame, 6);
-	memcpy(fl->guest_mac, frame + 6, 6);
+	memcpy(fl->peer_mac, frame + FRAME_ETH, 6);
+	memcpy(fl->guest_mac, frame + FRAME_ETH + 6, 6);
 }
 
 static void put16(uint8_t *p, uint32_t v)
@@ -112,17 +112,17 @@ static void ip_header(uint8_t *p, const uint8_t *src, const uint8_t *dst, uint8_
 
 #define IP_LEN 20u
 #define QUOTED (IP_LEN + 8u) /* header and the first eight bytes of TCP */
-#define NUDGE_LEN (FRAME_ETH_HLEN + IP_LEN + 8u + QUOTED)
+#define NUDGE_LEN (FRAME_ETH + FRAME_ETH_HLEN + IP_LEN + 8u + QUOTED)
 
 static void make(const struct nudge_flow *fl, uint8_t m[NUDGE_LEN])
 {
 	const struct flow_key *k = &fl->node.key;
-	uint8_t *ip = m + FRAME_ETH_HLEN, *icmp = ip + IP_LEN, *quoted = icmp + 8, *tcp = quoted + IP_LEN;
+	uint8_t *eth = m + FRAME_ETH, *ip = eth + FRAME_ETH_HLEN, *icmp = ip + IP_LEN, *quoted = icmp + 8, *tcp = quoted + IP_LEN;
 
 	memset(m, 0, NUDGE_LEN);
-	memcpy(m, fl->peer_mac, 6);
-	memcpy(m + 6, fl->guest_mac, 6);
-	put16(m + 12, 0x0800);
+	memcpy(eth, fl->peer_mac, 6);
+	memcpy(eth + 6, fl->guest_mac, 6);
+	put16(eth + 12, 0x0800);
 	ip_header(ip, k->guest, k->peer, 1, IP_LEN + 8 + QUOTED);
 	icmp[0] = 3; /* destination unreachable */
 	icmp[1] = 1; /* host */

@@ -14,7 +14,7 @@
 
 /* whole buffers: an acknowledgement or small answer, an Ethernet frame, a jumbo frame, the largest */
 static const uint32_t class_bytes[POOL_CLASSES] = {
-	384, 1728, 9344, (NET_FRAME_MAX + 256) & ~63u,
+	384, 1728, 9344, (NET_FRAME_MAX + 319) & ~63u,
 };
 
 _Static_assert(sizeof(struct buf) <= 256 - 64, "the largest class has room for NET_FRAME_MAX");

@@ -302,7 +302,7 @@ static void icmp_to_svm(struct tr *tr, uint8_t *frame, const struct frame *f)
 	k.type = FRAME_TCP;
 	e = (struct tr_flow *)flow_find(&tr->flows, &k);
 	if (e && e->has_p && e->has_s)
-		frame_set32(frame, f->l4, f->l4 + 2, off + 4, frame_be32(frame + off + 4) - e->dseq);
+		frame_set32(frame, f, f->l4 + 2, off + 4, frame_be32(frame + off + 4) - e->dseq);
 }
 
 bool tr_to_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now)

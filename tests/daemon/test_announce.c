@@ -11,10 +11,11 @@
 #include <string.h>
 
 #include "daemon/announce.h"
+#include "net/net.h"
 
 static const uint8_t mac[6] = { 0x52, 0x54, 0, 1, 2, 3 };
 static struct announce a;
-static uint8_t sent[16][60];
+static uint8_t sent[16][60]; /* without their vnet header */
 static unsigned int nsent;
 
 static int setup(void **state)
@@ -24,15 +25,20 @@ static int setup(void **state)
 	return 0;
 }
 
-static void on_send(void *arg, const uint8_t *frame, size_t len)
+static void on_send(void *arg, const uint8_t *p, size_t len)
 {
+	static const uint8_t plain[VNET_HLEN];
+
 	assert_ptr_equal(arg, &a);
-	assert_int_equal(len, 60);
+	assert_int_equal(len, VNET_HLEN + 60);
+	assert_memory_equal(p, plain, VNET_HLEN);
 	assert_true(nsent < 16);
-	memcpy(sent[nsent++], frame, len);
+	memcpy(sent[nsent++], p + VNET_HLEN, len - VNET_HLEN);
 }
 
-static void frame_of(uint8_t f[60], const uint8_t from[6], uint16_t type)
+static uint8_t frame[VNET_HLEN + 60], *const f = frame + VNET_HLEN;
+
+static void frame_of(const uint8_t from[6], uint16_t type)
 {
 	memset(f, 0, 60);
 	memset(f, 0xff, 6);
@@ -43,11 +49,9 @@ static void frame_of(uint8_t f[60], const uint8_t from[6], uint16_t type)
 
 static void learn_ipv4(const uint8_t from[6], uint8_t last, size_t len)
 {
-	uint8_t f[60];
-
-	frame_of(f, from, 0x0800);
+	frame_of(from, 0x0800);
 	memcpy(f + 14 + 12, (uint8_t[]){ 10, 0, 0, last }, 4);
-	announce_learn(&a, f, len);
+	announce_learn(&a, frame, VNET_HLEN + len);
 }
 
 static void test_mac_alone(void **state)
@@ -68,11 +72,9 @@ static void test_address_from_arp(void **state)
 		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0, 1, 2, 3, 0x08, 0x06,
 		0, 1, 8, 0, 6, 4, 0, 1, 0x52, 0x54, 0, 1, 2, 3, 10, 0, 0, 9, 0, 0, 0, 0, 0, 0, 10, 0, 0, 9,
 	};
-	uint8_t f[60];
-
-	frame_of(f, mac, 0x0806);
+	frame_of(mac, 0x0806);
 	memcpy(f + 28, (uint8_t[]){ 10, 0, 0, 9 }, 4);
-	announce_learn(&a, f, sizeof(f));
+	announce_learn(&a, frame, sizeof(frame));
 	announce_send(&a, on_send, &a);
 	assert_int_equal(nsent, 2);
 	assert_memory_equal(sent[1], arp, sizeof(arp));
@@ -89,16 +91,14 @@ static void test_address_from_ipv4_once(void **state)
 static void test_what_is_not_the_guests_own(void **state)
 {
 	static const uint8_t other[6] = { 0x52, 0x54, 0, 9, 9, 9 };
-	uint8_t f[60];
-
 	learn_ipv4(other, 7, 60);  /* of another guest */
 	learn_ipv4(mac, 7, 41);    /* too short to hold an address */
 	announce_learn(&a, NULL, 0);
-	frame_of(f, mac, 0x0800);
-	announce_learn(&a, f, 60); /* 0.0.0.0: asks for one by DHCP */
-	frame_of(f, mac, 0x86dd);
+	frame_of(mac, 0x0800);
+	announce_learn(&a, frame, VNET_HLEN + 60); /* 0.0.0.0: asks for one by DHCP */
+	frame_of(mac, 0x86dd);
 	memset(f + 14, 1, 46);
-	announce_learn(&a, f, 60); /* IPv6 */
+	announce_learn(&a, frame, VNET_HLEN + 60); /* IPv6 */
 	assert_int_equal(a.n, 0);
 }
 

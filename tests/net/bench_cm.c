@@ -8,7 +8,7 @@
 
 #include "net_test.h"
 
-enum { HEADERS = 66, SEQ = 14 + 20 + 4, ACK = SEQ + 4 };
+enum { IP = VNET_HLEN + 14, SEQ = IP + 20 + 4, ACK = SEQ + 4 };
 
 static uint64_t left;
 
@@ -53,9 +53,9 @@ static void put32(uint8_t *p, uint32_t v)
 /* flow i: peer's address and port; the cm does not look at checksums */
 static void address(uint8_t *frame, uint32_t i, bool to_guest)
 {
-	put32(frame + 14 + (to_guest ? 12 : 16), 0x0a020000 + i / 1000);
-	frame[14 + 20 + (to_guest ? 0 : 2)] = (uint8_t)((1000 + i % 1000) >> 8);
-	frame[14 + 20 + (to_guest ? 1 : 3)] = (uint8_t)(1000 + i % 1000);
+	put32(frame + IP + (to_guest ? 12 : 16), 0x0a020000 + i / 1000);
+	frame[IP + 20 + (to_guest ? 0 : 2)] = (uint8_t)((1000 + i % 1000) >> 8);
+	frame[IP + 20 + (to_guest ? 1 : 3)] = (uint8_t)(1000 + i % 1000);
 }
 
 static void run(uint32_t nflows, size_t size, bool svm_first, double secs)

@@ -18,7 +18,7 @@ static void on_release(void *opaque, const uint8_t *frame, size_t len)
 {
 	struct state *s = opaque;
 
-	CHECK(len >= 14 && len <= NET_FRAME_MAX);
+	CHECK(len >= VNET_HLEN + 14 && len <= NET_FRAME_MAX);
 	s->out += frame[len - 1] + 1u > 0; /* read to the end */
 }
 

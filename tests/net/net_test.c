@@ -27,8 +27,9 @@ uint64_t test_seed_from(int argc, char **argv)
 	struct timespec ts;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	test_seed = argc > 1 ? strtoull(argv[1], NULL, 0) :
-			       (uint64_t)ts.tv_sec * 1000000007u ^ (uint64_t)ts.tv_nsec;
+	test_seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 0;
+	if (!test_seed)
+		test_seed = (uint64_t)ts.tv_sec * 1000000007u ^ (uint64_t)ts.tv_nsec;
 	printf("seed %llu\n", (unsigned long long)test_seed);
 	fflush(stdout);
 	return test_seed;
@@ -71,6 +72,8 @@ static uint8_t *build_eth(uint8_t *p, bool vlan, uint32_t type)
 {
 	static const uint8_t macs[12] = { 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2 };
 
+	memset(p, 0, VNET_HLEN);
+	p += VNET_HLEN;
 	memcpy(p, macs, 12);
 	p += 12;
 	if (vlan)
@@ -205,12 +208,12 @@ size_t build_arp(uint8_t *out)
 /* offset of layer 4, 0: not TCP */
 static size_t l4_of(const uint8_t *f, size_t len, bool *v6)
 {
-	size_t l3 = 14;
+	size_t l3 = VNET_HLEN + 14;
 
-	if (len < 14 + 20 + 20)
+	if (len < l3 + 20 + 20)
 		return 0;
-	if (g16(f + 12) == 0x8100)
-		l3 = 18;
+	if (g16(f + l3 - 2) == 0x8100)
+		l3 += 4;
 	*v6 = g16(f + l3 - 2) == 0x86dd;
 	if (!*v6 && g16(f + l3 - 2) != 0x0800)
 		return 0;

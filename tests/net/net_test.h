@@ -31,7 +31,7 @@ struct rnd {
 };
 uint64_t rnd_next(struct rnd *r);
 uint32_t rnd_below(struct rnd *r, uint32_t n);
-/* the seed: argv[1], or the time; printed */
+/* the seed: argv[1], or (none, 0) the time; printed */
 uint64_t test_seed_from(int argc, char **argv);
 
 enum { F_FIN = 1, F_SYN = 2, F_RST = 4, F_PSH = 8, F_ACK = 16 };

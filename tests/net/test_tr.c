@@ -225,12 +225,12 @@ static void test_icmp_error(void)
 	begin();
 	connect_server(false);
 	build_tcp(frame, &s);
-	memcpy(quote, frame + 14, 28);
+	memcpy(quote, frame + VNET_HLEN + 14, 28);
 	n = build_icmp(frame, true, 3, 1500, quote, 28);
 	CHECK(tr_to_svm(tr, frame, n, 1));
-	CHECK(frame[14 + 20 + 8 + 20 + 6] == (SVM_ISN + 100) >> 8);
-	CHECK(frame[14 + 20 + 8 + 20 + 7] == ((SVM_ISN + 100) & 255));
-	for (size_t i = 34; i < n; i += 2)
+	CHECK(frame[VNET_HLEN + 14 + 20 + 8 + 20 + 6] == (SVM_ISN + 100) >> 8);
+	CHECK(frame[VNET_HLEN + 14 + 20 + 8 + 20 + 7] == ((SVM_ISN + 100) & 255));
+	for (size_t i = VNET_HLEN + 34; i < n; i += 2)
 		sum += (uint32_t)frame[i] << 8 | frame[i + 1];
 	CHECK((sum & 0xffff) + (sum >> 16) == 0xffff);
 	tr_free(tr);
