@@ -80,6 +80,10 @@ def _wait(parser):
     parser.add_argument("--timeout", metavar="S", type=_count, default=120)
 
 
+def _ip(parser):
+    parser.add_argument("-6", dest="ipv6", action="store_true", help="IPv6 (the test guest only)")
+
+
 def _nothing(_parser):
     pass
 
@@ -91,7 +95,7 @@ VERBS = {
     "shell": (verbs.do_shell, _any_host, "a shell on a host"),
     "ssh": (verbs.do_ssh, _ssh, "a command or a shell in the guest"),
     "console": (verbs.do_console, _guest_host, "follow the serial console of a host's guest"),
-    "ip": (verbs.do_ip, _nothing, "addresses of the guests"),
+    "ip": (verbs.do_ip, _ip, "addresses of the guests"),
     "status": (verbs.do_status, _status, "state of both hosts"),
     "wait": (verbs.do_wait, _wait, "wait for a state"),
     "kill": (verbs.do_kill, _guest_host, "power loss: links silent, then all its processes killed"),

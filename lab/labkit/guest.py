@@ -22,7 +22,8 @@ def _own_guest():
     return {"disk": os.path.join(directory, "disk.raw"),
             "kernel": os.path.join(directory, "vmlinuz"),
             "initrd": os.path.join(directory, "initrd"), "append": info["append"],
-            "ssh_key": os.path.join(directory, "ssh_key"), "services": OWN_SERVICES}
+            "ssh_key": os.path.join(directory, "ssh_key"), "services": OWN_SERVICES,
+            "ip6": info["ip6"]}
 
 
 def _given_file(path, option):
@@ -35,7 +36,8 @@ def choose(options):
     """The image that the options of `up` mean."""
     if options.disk:
         image = {"disk": _given_file(options.disk, "--disk"), "kernel": None, "initrd": None,
-                 "append": None, "ssh_key": None, "services": ["arp"]}
+                 "append": None, "ssh_key": None, "services": ["arp"],
+                 "ip6": []}
     elif options.ip:
         raise LabError("--ip is for a --disk whose guest has a static address")
     else:

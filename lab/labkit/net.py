@@ -7,6 +7,7 @@ The networks of a lab.
 	a: repl0 ------------------------ b: repl0	(replication link)
 
 Each host is a network namespace, the switch is one of its own, so that nothing of it is seen outside.
+The client alone speaks IPv6, with a fixed address in the network of the test guests' own.
 """
 import ipaddress
 import os
@@ -17,6 +18,7 @@ from .errors import LabError
 SWITCH = "lan"
 REPLICATION = {"a": "10.77.0.1", "b": "10.77.0.2"}
 DEFAULT_GUEST = "192.168.77.100"
+CLIENT6 = "fd77:c010:77::1"
 HOST_NUMBERS = {"client": 1, "arbiter": 5, "a": 11, "b": 12}
 # what to set down or up on each side of a link: (namespace, device)
 LINKS = {
@@ -61,7 +63,7 @@ def plan(guest):
 def _make_namespace(lab, host):
     name = lab.namespace(host)
     _run(["ip", "netns", "add", name])
-    # A lab that answers router solicitations or joins multicast groups disturbs measurements.
+    # Hosts that solicit routers or join multicast groups disturb measurements.
     _run(["ip", "netns", "exec", name, "sysctl", "-q", "-w", "net.ipv6.conf.all.disable_ipv6=1",
           "net.ipv6.conf.default.disable_ipv6=1"])
     _batch(name, ["link set lo up"])
@@ -78,6 +80,14 @@ def _plug(lab, host, device):
     _batch(switch, [f"link add port-{host} type veth peer name {device} netns "
                     f"{lab.namespace(host)}",
                     f"link set port-{host} master sw0 up"])
+
+
+def _give_client_ipv6(namespace):
+    """An address that needs no detection of duplicates, no router looked for."""
+    _run(["ip", "netns", "exec", namespace, "sysctl", "-q", "-w", "net.ipv6.conf.lan0.accept_ra=0",
+          "net.ipv6.conf.lan0.router_solicitations=0", "net.ipv6.conf.lan0.dad_transmits=0",
+          "net.ipv6.conf.lan0.disable_ipv6=0"])
+    _batch(namespace, [f"addr add {CLIENT6}/64 dev lan0 nodad"])
 
 
 def create(lab, addresses):
@@ -98,6 +108,7 @@ def create(lab, addresses):
                                "link set lan0 master br0"])
             device = "br0"
         _batch(namespace, ["link set lan0 up", f"addr add {addresses[host]}/24 dev {device}"])
+    _give_client_ipv6(lab.namespace("client"))
     _batch(lab.namespace("a"), [f"link add repl0 type veth peer name repl0 netns "
                                 f"{lab.namespace('b')}"])
     for host, address in REPLICATION.items():

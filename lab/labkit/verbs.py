@@ -34,7 +34,8 @@ def _describe_vm(lab, options, image):
     guests = 2 if options.mode == "twin" else 1
     lab.data.update({
         "name": lab.name, "mode": options.mode, "image": image, "addresses": addresses,
-        "ips": addresses["guests"][:guests], "main": {}, "killed": [],
+        "ips": addresses["guests"][:guests], "ip6s": image["ip6"][:guests],
+        "main": {}, "killed": [],
         "vm": {"mem": options.mem, "vcpus": options.vcpus, "machine": options.machine,
                "qemu": options.qemu, "macs": guest.MACS}})
     lab.save()
@@ -161,9 +162,12 @@ def do_console(lab, options):
     os.execvp("tail", ["tail", "-n", "100", "-F", path])
 
 
-def do_ip(lab, _options):
+def do_ip(lab, options):
     """Addresses of the guests, one a line."""
-    print("\n".join(lab.require().data["ips"]))
+    found = lab.require().data["ip6s" if options.ipv6 else "ips"]
+    if not found:
+        raise LabError("nothing is known of IPv6 addresses of this image")
+    print("\n".join(found))
 
 
 def _plain_status(lab):
@@ -177,7 +181,7 @@ def _plain_status(lab):
 def _status(lab):
     ask = protect.status if lab.data["mode"] in ("colo", "checkpoint") else _plain_status
     return {"name": lab.name, "mode": lab.data["mode"], "ip": lab.data["ips"],
-            "killed": lab.data["killed"], **ask(lab)}
+            "ip6": lab.data["ip6s"], "killed": lab.data["killed"], **ask(lab)}
 
 
 def do_status(lab, options):

@@ -101,6 +101,22 @@ class Native(unittest.TestCase):
     def test_1_echo(self):
         self.assertEqual(talk(7, self.ip, "one\ntwo\n"), "one\ntwo\n\n")
 
+    def test_1_ipv6(self):
+        ip6 = lab("ip", "-6").strip()
+        self.assertEqual(len(client("curl", "-sf", f"http://[{ip6}]/1k")), 1024)
+        self.assertEqual(talk(7, ip6, "six\n"), "six\n\n")
+
+    def test_1_tls_and_random_answers(self):
+        url = f"https://{self.ip}/cookie"
+        answers = {client("curl", "-sfki", url).split("session=")[1] for _ in range(3)}
+        self.assertEqual(len(answers), 3)
+
+    def test_1_names(self):
+        script = ("import socket,sys; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(5)\n"
+                  "q=b'\\1\\2\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\x08host-300\\4colo\\4test\\0\\0\\1\\0\\1'\n"
+                  "s.sendto(q,(sys.argv[1],53)); print(socket.inet_ntoa(s.recv(512)[-4:]))")
+        self.assertEqual(client("/usr/bin/python3", "-c", script, self.ip).strip(), "10.53.1.44")
+
     def test_1_work_checks_itself(self):
         orders = "start mem 8 64 1\nstart code\nstart file 64 20\nstart foo\nstart mem x\n"
         answer = talk(7007, self.ip, orders)
