@@ -45,7 +45,7 @@ const char *cm_cause_name(enum cm_cause c)
 	return (unsigned)c < CM_NCAUSES ? cause_names[c] : "unknown";
 }
 
-void cm_want(struct cm *cm, enum cm_cause cause)
+static void want(struct cm *cm, enum cm_cause cause)
 {
 	uint64_t *const counts[CM_NCAUSES] = {
 		[CM_MISMATCH] = &cm->stats.mismatches,
@@ -61,22 +61,31 @@ void cm_want(struct cm *cm, enum cm_cause cause)
 	cm->cause = cause;
 }
 
+void cm_full(struct cm *cm, enum cm_kind kind)
+{
+	if (!cm->wanted)
+		explain_full(cm, kind);
+	want(cm, CM_FULL);
+}
+
 /* at the end of each entry point, when the state is consistent */
 static void tell(struct cm *cm)
 {
+	cm->at = NULL;
 	if (!cm->tell)
 		return;
 	cm->tell = false;
 	cm->ops.want_checkpoint(cm->opaque, cm->cause);
 }
 
-void cm_mismatch(struct cm *cm, struct flow *fl)
+void cm_mismatch(struct cm *cm, struct flow *fl, enum cm_kind kind)
 {
 	if (fl->bad)
 		return;
+	explain_mismatch(cm, fl, kind);
 	fl->bad = true;
 	cm_drop_said(cm, fl);
-	cm_want(cm, CM_MISMATCH);
+	want(cm, CM_MISMATCH);
 }
 
 void cm_emit(struct cm *cm, const uint8_t *frame, uint32_t len)
@@ -92,7 +101,7 @@ static bool have_room(struct cm *cm, size_t n, bool pvm)
 
 	if (after <= cm->cfg.max_held_bytes)
 		return true;
-	cm_want(cm, CM_FULL);
+	cm_full(cm, CM_KIND_HELD);
 	if (pvm && after <= 2 * cm->cfg.max_held_bytes)
 		return true;
 	cm->stats.dropped++;
@@ -227,7 +236,7 @@ void cm_lag(struct cm *cm, uint64_t then, uint64_t now)
 
 /* Mean and mean deviation, as TCP finds its retransmission time (RFC 6298), but twice as patient: a
  * checkpoint keeps every connection waiting, a late answer only its own. */
-static uint64_t patience(const struct cm *cm)
+uint64_t cm_patience(const struct cm *cm)
 {
 	uint64_t wait = 2ull * cm->stats.lag_us + 8ull * cm->stats.lag_dev_us;
 
@@ -380,15 +389,24 @@ static void hold_alone(struct cm *cm, const struct frame *f, uint64_t now)
 	cm_hold(cm, f, now);
 }
 
+/* for a report, should there be one */
+static void look_at(struct cm *cm, const struct frame *f, bool svm, uint64_t now)
+{
+	cm->at = f;
+	cm->at_svm = svm;
+	cm->at_time = now;
+}
+
 static void compare_pvm(struct cm *cm, const struct frame *f, uint64_t now)
 {
 	struct flow_key k;
 	struct flow *fl;
 
+	look_at(cm, f, false, now);
 	flow_key_from_guest(&k, f);
 	fl = flow_of(cm, &k, now);
 	if (!fl) {
-		cm_want(cm, CM_FULL);
+		cm_full(cm, CM_KIND_FLOWS);
 		hold_alone(cm, f, now);
 	} else if (f->type == FRAME_TCP) {
 		tcp_from_pvm(cm, fl, f, now);
@@ -428,10 +446,11 @@ void cm_from_svm(struct cm *cm, uint64_t epoch, const uint8_t *frame, size_t len
 		return;
 	cm_held(cm, epoch, now);
 	cm_svm_runs(cm, now);
+	look_at(cm, &f, true, now);
 	flow_key_from_guest(&k, &f);
 	fl = flow_of(cm, &k, now);
 	if (!fl)
-		cm_want(cm, CM_FULL);
+		cm_full(cm, CM_KIND_FLOWS);
 	else if (f.type == FRAME_TCP)
 		tcp_from_svm(cm, fl, &f, now);
 	else
@@ -519,7 +538,7 @@ static uint64_t limit_at(const struct cm *cm, const struct buf *b, uint64_t wait
 
 uint64_t cm_next_tick(const struct cm *cm)
 {
-	uint64_t wait = patience(cm), frames, acks;
+	uint64_t wait = cm_patience(cm), frames, acks;
 
 	if (cm->mode != CM_COMPARE || cm->wanted || cm_pending(cm) || !cm->svm_runs)
 		return UINT64_MAX;
@@ -533,7 +552,8 @@ uint64_t cm_next_tick(const struct cm *cm)
 uint64_t cm_tick(struct cm *cm, uint64_t now)
 {
 	if (cm_next_tick(cm) <= now) {
-		cm_want(cm, CM_MISSING);
+		explain_missing(cm, now);
+		want(cm, CM_MISSING);
 		tell(cm);
 	}
 	return cm_next_tick(cm);
@@ -585,5 +605,6 @@ void cm_free(struct cm *cm)
 		return;
 	flow_table_free(&cm->flows);
 	pool_fini(&cm->pool);
+	free(cm->history);
 	free(cm);
 }

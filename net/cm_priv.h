@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * cm_priv.h - shared by the files of the comparing module: cm.c, tcp_cmp.c, tcp_leave.c, dgram_cmp.c
+ * cm_priv.h - shared by the files of the comparing module: cm.c, tcp_cmp.c, tcp_leave.c, dgram_cmp.c,
+ * explain.c
  */
 #ifndef COLO_NET_CM_PRIV_H
 #define COLO_NET_CM_PRIV_H
@@ -51,6 +52,7 @@ struct tcp_state {
 	uint16_t pvm_window, svm_window, window_out; /* last of each, as in the header */
 	uint8_t wscale;
 	uint32_t isn, syn_ack, svm_syn_ack, peer_isn;
+	uint32_t first;    /* position of the first payload seen, where the SYN was not */
 	uint64_t syn_opts, svm_syn_opts;
 	uint64_t reset_until; /* the peer has just reset the connection */
 };
@@ -86,6 +88,12 @@ struct cm {
 	bool tell;              /* and the owner was not told yet */
 	enum cm_cause cause;
 	struct cm_stats stats;
+	/* for reports: the frame being looked at (NULL: none), whose, when; what was reported */
+	const struct frame *at;
+	bool at_svm;
+	uint64_t at_time;
+	cm_capture_fn *capture;
+	struct history *history;
 	uint8_t scratch[NET_FRAME_MAX];
 };
 
@@ -95,9 +103,19 @@ static inline bool cm_pending(const struct cm *cm)
 	return cm->held_epoch < cm->epoch;
 }
 
+/* explain.c: count and report, while the flow is as the difference was found */
+void explain_mismatch(struct cm *cm, const struct flow *fl, enum cm_kind kind);
+void explain_missing(struct cm *cm, uint64_t now);
+void explain_full(struct cm *cm, enum cm_kind kind);
+
 /* cm.c */
-void cm_want(struct cm *cm, enum cm_cause cause);
-void cm_mismatch(struct cm *cm, struct flow *fl);
+/* kind: which bound was met */
+void cm_full(struct cm *cm, enum cm_kind kind);
+/* The VMs differ, TCP: at `matched`; else: at the heads of the flow's queues. One of the two is in the frame
+ * that is being looked at. */
+void cm_mismatch(struct cm *cm, struct flow *fl, enum cm_kind kind);
+/* how long a frame may wait for the SVM's */
+uint64_t cm_patience(const struct cm *cm);
 void cm_emit(struct cm *cm, const uint8_t *frame, uint32_t len);
 /* a copy of the frame in the list `age`; NULL: too much is held, the frame is lost */
 struct buf *cm_hold(struct cm *cm, const struct frame *f, uint64_t now);

@@ -39,7 +39,7 @@ void dgram_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint6
 		return;
 	}
 	if (!same_body(f, b)) {
-		cm_mismatch(cm, fl);
+		cm_mismatch(cm, fl, CM_KIND_DATAGRAM);
 		hold(cm, fl, f, now);
 		return;
 	}
@@ -58,7 +58,7 @@ static void keep(struct cm *cm, struct flow *fl, const struct frame *f)
 
 	if (fl->said_bytes >= CM_AHEAD_MAX) {
 		cm->stats.dropped++;
-		cm_want(cm, CM_FULL);
+		cm_full(cm, CM_KIND_AHEAD);
 		return;
 	}
 	b = cm_keep(cm, fl, f->body_len);
@@ -82,7 +82,7 @@ void dgram_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint6
 		return;
 	}
 	if (!same_body(f, b)) {
-		cm_mismatch(cm, fl);
+		cm_mismatch(cm, fl, CM_KIND_DATAGRAM);
 		return;
 	}
 	cm->stats.matched_bytes += f->body_len;

@@ -39,6 +39,33 @@ enum cm_cause {
 };
 const char *cm_cause_name(enum cm_cause c);
 
+/* what was different, or missing */
+#define CM_KINDS(X)                                                                         \
+	/* mismatch */                                                                      \
+	X(PAYLOAD, "payload")     /* a byte of a TCP stream */                              \
+	X(FIN, "fin")             /* one VM ended the stream where the other has data */    \
+	X(SYN, "syn-options")     /* TCP options of the SYN */                              \
+	X(DATAGRAM, "datagram")   /* content or length of a packet that is not TCP */       \
+	X(FRAGMENT, "fragment")   /* of an IP fragment */                                   \
+	/* missing */                                                                       \
+	X(NO_ANSWER, "no-answer") /* the SVM has not said what the PVM said */              \
+	X(NO_SYN, "no-syn")       /* it has not opened the connection */                    \
+	X(NO_FIN, "no-fin")       /* it has not ended the stream */                         \
+	X(NO_ACK, "no-ack")       /* it has not acknowledged what the PVM acknowledged */   \
+	X(WINDOW, "window")       /* its receive window is shut, the PVM's is open */       \
+	X(RESET, "reset")         /* one VM reset the connection, the other did not */      \
+	/* full */                                                                          \
+	X(HELD, "held")           /* max_held_bytes */                                      \
+	X(AHEAD, "ahead")         /* the SVM is too far ahead in one flow */                \
+	X(FLOWS, "flows")         /* max_flows, none of them idle */
+enum cm_kind {
+#define X(name, text) CM_KIND_##name,
+	CM_KINDS(X)
+#undef X
+	CM_NKINDS
+};
+const char *cm_kind_name(enum cm_kind k);
+
 enum cm_mode {
 	CM_PASS,       /* unprotected: every frame of the PVM leaves at once */
 	CM_COMPARE,    /* mode colo */
@@ -73,6 +100,7 @@ struct cm_stats {
 	uint64_t released, matched_bytes; /* ever */
 	uint64_t released_by_checkpoint;  /* frames, ever */
 	uint64_t mismatches, missing, full; /* ever */
+	uint64_t kinds[CM_NKINDS];       /* the same by kind */
 	uint64_t stale_svm_frames;       /* of another epoch, dropped */
 	uint64_t acks_clamped;
 	uint64_t dropped;                /* frames lost because too much was held, or senseless */
@@ -112,6 +140,62 @@ uint64_t cm_next_tick(const struct cm *cm);
 void cm_get_stats(const struct cm *cm, struct cm_stats *out);
 /* one line about the oldest frame that is held, for a log */
 void cm_explain(const struct cm *cm, uint64_t now_us, char *text, size_t size);
+
+/*
+ * Reports: the last CM_REPORTS differences, of one epoch the first CM_REPORTS_EPOCH only.
+ */
+#define CM_REPORTS 64u
+#define CM_REPORTS_EPOCH 16u
+#define CM_EXCERPT 32u
+
+/* What one VM said around the first difference: `before` bytes, and `after` from the difference on. Of a SYN
+ * its options, from their start. */
+struct cm_side {
+	bool known;     /* otherwise nothing was kept of it */
+	bool fin, rst;  /* here it ended the stream; it reset the connection */
+	uint8_t before, after;
+	uint8_t data[2 * CM_EXCERPT];
+	uint64_t value; /* datagram, fragment: length; no-ack: bytes acknowledged; window: its bytes. Of full the
+	                 * PVM's is what there is, the SVM's the bound */
+};
+
+enum cm_origin {
+	CM_OF_STREAM, /* offset from the stream's first byte, modulo 4 GiB */
+	CM_OF_SEEN,   /* the same, from the first byte that was seen: the connection is older than protection */
+	CM_OF_PACKET, /* from the first byte after the packet's headers */
+	CM_OF_OPTIONS, /* from the first of the TCP options */
+	CM_OF_NOTHING,
+};
+
+struct cm_report {
+	uint64_t number;              /* from 1 */
+	uint64_t time_us, epoch;
+	enum cm_cause cause;
+	enum cm_kind kind;
+	bool has_flow;                /* what follows up to `icmp` is known */
+	uint8_t family, proto;        /* 4, 6, 0: no IP, the addresses are MACs */
+	bool fragment;
+	uint16_t ethertype, vlan;     /* vlan: 0: none, else 0x1000 | VLAN id */
+	uint8_t guest[16], peer[16];  /* IPv4: the first four bytes */
+	uint16_t gport, pport;        /* TCP and UDP */
+	uint16_t icmp;                /* ICMP: type and code */
+	enum cm_origin origin;
+	uint32_t offset;              /* of the first difference */
+	struct cm_side pvm, svm;
+	uint64_t waited_us;           /* the PVM's frame, until now; 0: the SVM had been first */
+	uint32_t lag_us, lag_dev_us;  /* as in cm_stats, then */
+	uint32_t patience_us;         /* how long a frame might wait, then */
+};
+
+/* i = 0: the last one; NULL: there are no more. Valid until the next call for this cm. */
+const struct cm_report *cm_get_report(const struct cm *cm, size_t i);
+/* "tcp 10.0.0.2:80 to 10.0.0.9:4000, vlan 7", the guest first */
+void cm_report_flow(const struct cm_report *r, char *text, size_t size);
+/* Hands over the frames that take part in a difference as it is reported: the PVM's that are held (the
+ * first is the one that differs), the SVM's when it is the one that came. time_us: when it came. */
+typedef void cm_capture_fn(void *opaque, const struct cm_report *r, bool svm, uint64_t time_us,
+	const uint8_t *frame, size_t len);
+void cm_set_capture(struct cm *cm, cm_capture_fn *fn);
 
 /*
  * Translator, on the secondary. A connection opened since the last checkpoint has another ISN, and

@@ -137,7 +137,7 @@ static bool match_fin(struct cm *cm, struct flow *fl, bool pfin, bool sfin, bool
 		return true;
 	}
 	if (data)
-		cm_mismatch(cm, fl);
+		cm_mismatch(cm, fl, CM_KIND_FIN);
 	return false;
 }
 
@@ -156,7 +156,7 @@ static bool step(struct cm *cm, struct flow *fl, const struct view *pvm, const s
 		return false;
 	if (compare(cm, fl, &p, &s))
 		return true;
-	cm_mismatch(cm, fl);
+	cm_mismatch(cm, fl, CM_KIND_PAYLOAD);
 	return false;
 }
 
@@ -211,7 +211,7 @@ static void learn_position(struct cm *cm, struct flow *fl, uint32_t seq)
 	if (tcp_knows(fl, T_POS))
 		return;
 	t->known |= T_POS;
-	t->matched = t->safe = t->pvm_next = seq;
+	t->matched = t->safe = t->pvm_next = t->first = seq;
 	if (fl->said.head && fl->said.head->seq - seq + FAR >= 2 * FAR)
 		cm_drop_said(cm, fl);
 	forget_said(cm, fl);
@@ -265,7 +265,7 @@ static void match_syn(struct cm *cm, struct flow *fl)
 	if (tcp_knows(fl, T_SYN_ACK) != tcp_knows(fl, T_SVM_SYN_ACK) || t->syn_ack != t->svm_syn_ack)
 		return; /* of another incarnation */
 	if (t->syn_opts != t->svm_syn_opts) {
-		cm_mismatch(cm, fl);
+		cm_mismatch(cm, fl, CM_KIND_SYN);
 		return;
 	}
 	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SVM_SYN);
@@ -345,7 +345,7 @@ static struct buf *keep_piece(struct cm *cm, struct flow *fl, struct buf *after,
 		b = fl->said_bytes < CM_AHEAD_MAX ? cm_keep(cm, fl, n) : NULL;
 		if (!b) {
 			cm->stats.dropped++;
-			cm_want(cm, CM_FULL);
+			cm_full(cm, CM_KIND_AHEAD);
 			return NULL;
 		}
 		b->seq = b->end = seq;
@@ -389,7 +389,7 @@ static bool is_near(struct cm *cm, const struct flow *fl, uint32_t seq)
 		return true;
 	cm->stats.dropped++;
 	if (d >= 0 && d < (int32_t)FAR)
-		cm_want(cm, CM_FULL);
+		cm_full(cm, CM_KIND_AHEAD);
 	return false;
 }
 

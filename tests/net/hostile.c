@@ -9,7 +9,7 @@ struct state {
 	struct cm *cm;
 	struct tr *tr;
 	uint64_t now, epoch;
-	uint64_t in, out, syns, wants;
+	uint64_t in, out, syns, wants, captured;
 };
 
 enum { FLOWS = 16, HELD = 64 << 10 };
@@ -95,6 +95,44 @@ static void command(struct state *s, uint8_t cmd, const uint8_t *frame, size_t l
 	check_bounds(s);
 }
 
+static void on_capture(void *opaque, const struct cm_report *r, bool svm, uint64_t time, const uint8_t *frame,
+	size_t len)
+{
+	struct state *s = opaque;
+
+	CHECK(len >= VNET_HLEN + 14 && len <= NET_FRAME_MAX && time <= s->now && r->number);
+	s->captured += svm + frame[len - 1] + 1u > 0; /* read to the end */
+}
+
+static void read_side(const struct cm_side *side)
+{
+	CHECK(side->before <= CM_EXCERPT && side->after <= CM_EXCERPT);
+}
+
+static void read_reports(struct state *s)
+{
+	const struct cm_report *r;
+	struct cm_stats st;
+	uint64_t sum = 0;
+	char text[200];
+	size_t n = 0;
+
+	while ((r = cm_get_report(s->cm, n))) {
+		CHECK(r->cause < CM_NCAUSES && r->kind < CM_NKINDS && r->time_us <= s->now);
+		read_side(&r->pvm);
+		read_side(&r->svm);
+		cm_report_flow(r, text, sizeof(text));
+		CHECK(*text && strlen(text) < sizeof(text) - 1);
+		n++;
+	}
+	CHECK(n <= CM_REPORTS);
+	cm_explain(s->cm, s->now, text, sizeof(text));
+	cm_get_stats(s->cm, &st);
+	for (int i = 0; i < CM_NKINDS; i++)
+		sum += st.kinds[i];
+	CHECK(sum == st.mismatches + st.missing + st.full);
+}
+
 static void all_leaves(struct state *s)
 {
 	struct cm_stats st;
@@ -114,6 +152,7 @@ void hostile_run(const uint8_t *in, size_t len)
 	s.cm = cm_new(&cfg, &ops, &s);
 	s.tr = tr_new(FLOWS);
 	CHECK(s.cm && s.tr);
+	cm_set_capture(s.cm, on_capture);
 	cm_set_mode(s.cm, CM_COMPARE, 0);
 	cm_start_epoch(s.cm, 1, 0);
 	while (len >= 3) {
@@ -124,6 +163,7 @@ void hostile_run(const uint8_t *in, size_t len)
 		in += 3 + n;
 		len -= 3 + n;
 	}
+	read_reports(&s);
 	all_leaves(&s);
 	cm_free(s.cm);
 	tr_free(s.tr);
