@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * cm_priv.h - shared by the files of the comparing module: cm.c, tcp_cmp.c, tcp_leave.c, dgram_cmp.c,
- * explain.c
+ * cm_priv.h - shared by the files of the comparing module: cm.c, tcp_cmp.c, tcp_syn.c, tcp_leave.c,
+ * dgram_cmp.c, explain.c
  */
 #ifndef COLO_NET_CM_PRIV_H
 #define COLO_NET_CM_PRIV_H
@@ -36,12 +36,19 @@ enum {
 	T_SVM_WINDOW = 1 << 16,
 	T_WSCALE = 1 << 17,
 	T_PVM_TS = 1 << 18,
+	T_TS_OUT = 1 << 19,
+	T_SVM_URG = 1 << 20,
+	T_AUTH = 1 << 21,    /* its segments are signed: none may be altered */
 };
+
+/* TCP flags that frame.h has no use for */
+enum { TCP_URG = 0x20, TCP_ECE = 0x40, TCP_CWR = 0x80 };
 
 struct tcp_state {
 	uint32_t known;
 	uint32_t matched;  /* PVM and SVM said the same up to here, in this epoch */
 	uint32_t safe;     /* what may leave while the boundary is not held yet */
+	uint32_t base;     /* where the PVM stood when this epoch began */
 	uint32_t pvm_next; /* after the last that the PVM said */
 	uint32_t pvm_fin, svm_fin;
 	uint32_t pvm_ack;  /* highest of the PVM */
@@ -49,9 +56,11 @@ struct tcp_state {
 	uint32_t ack_safe;
 	uint32_t ack_out;  /* highest that left */
 	uint32_t pvm_seq, pvm_ts; /* after its last segment; its last timestamp */
+	uint32_t ts_out;   /* latest that left */
+	uint32_t svm_urg;  /* its urgent mark: after the last urgent byte */
 	uint16_t pvm_window, svm_window, window_out; /* last of each, as in the header */
-	uint8_t wscale;
-	uint32_t isn, syn_ack, svm_syn_ack, peer_isn;
+	uint8_t wscale, offer;    /* offer: in the SYN of the guest as client; 0xff: none */
+	uint32_t isn, svm_isn, syn_ack, svm_syn_ack, peer_isn; /* svm_isn: in the SVM's own count */
 	uint32_t first;    /* position of the first payload seen, where the SYN was not */
 	uint64_t syn_opts, svm_syn_opts;
 	uint64_t reset_until; /* the peer has just reset the connection */
@@ -136,8 +145,16 @@ static inline bool tcp_knows(const struct flow *fl, uint32_t what)
 	return fl->tcp.known & what;
 }
 
+/* of a segment with TCP_URG: the position after the last urgent byte */
+static inline uint32_t tcp_urgent_mark(const struct frame *f)
+{
+	return f->seq + frame_be16(f->data + f->l4 + 18);
+}
+
 /* tcp_leave.c */
 bool tcp_can_leave(const struct cm *cm, const struct flow *fl, uint8_t flags, uint32_t end);
+/* besides: what is rare, an urgent mark and a signature; true for a frame without */
+bool tcp_agrees(const struct cm *cm, const struct flow *fl, const struct frame *f);
 /* a frame that can leave goes, its acknowledgement as far as allowed */
 void tcp_leave(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
 void tcp_leave_ack(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
@@ -150,7 +167,19 @@ void tcp_serve(struct cm *cm, struct flow *fl, uint64_t now);
 /* does `owed` say more than what will have left with the frames that the flow holds? */
 bool tcp_owed_counts(const struct flow *fl);
 
+/* tcp_syn.c */
+void tcp_pvm_syn(struct cm *cm, struct flow *fl, const struct frame *f);
+/* true: the SYNs of both are alike now */
+bool tcp_svm_syn(struct cm *cm, struct flow *fl, const struct frame *f);
+void tcp_peer_syn(struct flow *fl, const struct frame *f);
+/* a connection that began unseen: are its segments signed? */
+void tcp_look_for_auth(struct flow *fl, const struct frame *f);
+
 /* tcp_cmp.c */
+/* keep what the SVM said, though its place in the stream is not known yet */
+void tcp_keep_said(struct cm *cm, struct flow *fl, const uint8_t *p, uint32_t len, uint32_t seq);
+/* go over what is held and said */
+void tcp_advance(struct cm *cm, struct flow *fl);
 void tcp_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
 void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
 void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);

@@ -44,6 +44,7 @@ const char *cm_cause_name(enum cm_cause c);
 	/* mismatch */                                                                      \
 	X(PAYLOAD, "payload")     /* a byte of a TCP stream */                              \
 	X(FIN, "fin")             /* one VM ended the stream where the other has data */    \
+	X(REPEAT, "repeat")       /* the PVM repeats bytes, or its FIN, in another way */   \
 	X(SYN, "syn-options")     /* TCP options of the SYN */                              \
 	X(DATAGRAM, "datagram")   /* content or length of a packet that is not TCP */       \
 	X(FRAGMENT, "fragment")   /* of an IP fragment */                                   \

@@ -17,13 +17,19 @@
  * `held` is sorted by end, so that what may leave is found at its head; `said` is sorted and does not
  * overlap. How the bytes were cut into segments, and in which order they came, does not matter. The
  * first byte that differs makes the flow bad: `matched` stays where it is until the next boundary.
- * Once a byte is below `matched` its value is not kept: a guest that repeats it with another value (TCP
- * forbids that) is not found out.
+ * What the PVM repeats must be what it said: a frame that contradicts one that is held, or the FIN, is a
+ * mismatch and waits for the boundary, as does one that is too far off to belong to the stream. Once a
+ * frame has left its bytes are not kept: a guest that repeats bytes below `matched` with other values
+ * (TCP forbids that) is not found out. A keep-alive's byte of garbage is such a byte, and leaves.
  *
- * SYN. The SVM's SYN has sequence number and timestamp of its own; it is alike if it acknowledges the
- * same, and its options but for the timestamps are the same. Until then (T_SYN_WAIT) other segments of
- * the SVM are of an older incarnation of the connection and ignored. A SYN of the PVM with a new number
- * starts a new incarnation; what is still held of the old one leaves with the next boundary.
+ * SYN: tcp_syn.c. Until the SVM's is there (T_SYN_WAIT) other segments of the SVM are of an older
+ * incarnation of the connection and ignored.
+ *
+ * Urgent mark. A PVM's frame that has one leaves when the SVM has said the same; one with the byte before
+ * the SVM's mark leaves only with that mark. ECN's bits tell about the path and leave as the PVM set
+ * them. Signed segments (MD5, AO) leave unaltered or not at all: where ACK number or window would have
+ * to be clamped they wait. An SVM whose connection was opened in this epoch cannot be talked to with
+ * another's signatures, it stays silent, and the next checkpoint makes both alike.
  *
  * RST. It stays behind what is held before it and leaves when the SVM has sent one too, or when both
  * have sent their FIN at the same place.
@@ -171,6 +177,12 @@ static void advance(struct cm *cm, struct flow *fl, const struct view *pvm, cons
 		forget_said(cm, fl);
 }
 
+void tcp_advance(struct cm *cm, struct flow *fl)
+{
+	forget_said(cm, fl);
+	advance(cm, fl, NULL, NULL);
+}
+
 /* --- the PVM's segments --- */
 
 /* sorted by end; a RST is behind everything */
@@ -199,8 +211,42 @@ static void hold(struct cm *cm, struct flow *fl, const struct frame *f, uint32_t
 		return;
 	b->seq = seq;
 	b->end = end;
+	if (f->flags & TCP_RST)
+		b->body_len = 0; /* is not of the stream */
 	insert_held(fl, b);
 	cm_busy(cm, fl);
+}
+
+/* Does a segment of the PVM say what the frames that are held say? */
+static bool repeats_alike(const struct flow *fl, const struct view *v)
+{
+	uint32_t end = v->seq + v->len, from, to;
+
+	for (const struct buf *b = fl->held.tail; b && seq_after(b->end, v->seq); b = b->prev) {
+		from = seq_max(v->seq, b->seq);
+		to = seq_min(end, b->seq + b->body_len);
+		if (seq_after(to, from) && memcmp(v->p + (from - v->seq),
+						b->data + b->off + (from - b->seq), to - from) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* the end of the stream is where it was said to be, and not before what was said */
+static bool fin_fits(const struct flow *fl, uint8_t flags, uint32_t end_of_data)
+{
+	const struct tcp_state *t = &fl->tcp;
+
+	if (!tcp_knows(fl, T_PVM_FIN))
+		return !(flags & TCP_FIN) || !seq_after(t->pvm_next, end_of_data);
+	if (flags & TCP_FIN)
+		return end_of_data == t->pvm_fin;
+	return !seq_after(end_of_data, seq_max(t->pvm_fin, t->matched));
+}
+
+static bool is_far(const struct flow *fl, uint32_t seq)
+{
+	return tcp_knows(fl, T_POS) && seq - fl->tcp.matched + FAR >= 2 * FAR;
 }
 
 /* the stream position of a connection whose start was not seen */
@@ -211,7 +257,7 @@ static void learn_position(struct cm *cm, struct flow *fl, uint32_t seq)
 	if (tcp_knows(fl, T_POS))
 		return;
 	t->known |= T_POS;
-	t->matched = t->safe = t->pvm_next = t->first = seq;
+	t->matched = t->safe = t->base = t->pvm_next = t->first = seq;
 	if (fl->said.head && fl->said.head->seq - seq + FAR >= 2 * FAR)
 		cm_drop_said(cm, fl);
 	forget_said(cm, fl);
@@ -227,20 +273,31 @@ static void pvm_data(struct cm *cm, struct flow *fl, const struct frame *f, uint
 	struct view v = { seq, f->body_len, f->data + f->body };
 
 	learn_position(cm, fl, seq);
-	if (f->flags & TCP_FIN && !tcp_knows(fl, T_PVM_FIN)) {
+	if (!fin_fits(fl, f->flags, fin) || !repeats_alike(fl, &v)) {
+		cm_mismatch(cm, fl, CM_KIND_REPEAT);
+		cm_hold(cm, f, now);
+		return;
+	}
+	if (f->flags & TCP_FIN) {
 		t->known |= T_PVM_FIN;
 		t->pvm_fin = fin;
 	}
 	t->pvm_next = seq_max(t->pvm_next, end);
 	advance(cm, fl, &v, NULL);
 	tcp_release(cm, fl, now);
-	if (!tcp_can_leave(cm, fl, f->flags, end)) {
+	if (!tcp_can_leave(cm, fl, f->flags, end) || !tcp_agrees(cm, fl, f)) {
 		hold(cm, fl, f, seq, end, now);
 		return;
 	}
 	if (!cm_pending(cm))
 		cm_lag(cm, now, now);
 	tcp_leave(cm, fl, f, now);
+}
+
+static void pvm_syn(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+{
+	tcp_pvm_syn(cm, fl, f);
+	pvm_data(cm, fl, f, f->seq + 1, now);
 }
 
 static void pvm_rst(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
@@ -252,84 +309,6 @@ static void pvm_rst(struct cm *cm, struct flow *fl, const struct frame *f, uint6
 	}
 	tcp_leave(cm, fl, f, now);
 	flow_set_closed(&cm->flows, &fl->node, true);
-}
-
-/* --- SYN --- */
-
-static void match_syn(struct cm *cm, struct flow *fl)
-{
-	struct tcp_state *t = &fl->tcp;
-
-	if (!tcp_knows(fl, T_SYN_WAIT) || !tcp_knows(fl, T_SVM_SYN))
-		return;
-	if (tcp_knows(fl, T_SYN_ACK) != tcp_knows(fl, T_SVM_SYN_ACK) || t->syn_ack != t->svm_syn_ack)
-		return; /* of another incarnation */
-	if (t->syn_opts != t->svm_syn_opts) {
-		cm_mismatch(cm, fl, CM_KIND_SYN);
-		return;
-	}
-	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SVM_SYN);
-	t->matched++;
-	if (!tcp_knows(fl, T_SYN_ACK))
-		return;
-	t->ack_ok = t->ack_out = t->syn_ack;
-	t->window_out = 0xffff;
-	t->known |= T_ACK_OK | T_ACK_OUT;
-}
-
-/* frames of the old incarnation stay on the list by age */
-static void new_incarnation(struct cm *cm, struct flow *fl, const struct frame *f)
-{
-	struct tcp_state *t = &fl->tcp, old = *t;
-
-	fl->held = (struct buf_list){ 0 };
-	fl->bad = false;
-	cm_drop_said(cm, fl);
-	cm_drop_owed(cm, fl);
-	flow_set_closed(&cm->flows, &fl->node, false);
-	*t = (struct tcp_state){
-		.known = T_POS | T_SYN | T_SYN_WAIT |
-			 (old.known & (T_SVM_SYN | T_SVM_SYN_ACK | T_PEER_SYN)),
-		.matched = f->seq,
-		.safe = f->seq,
-		.pvm_next = f->seq + 1,
-		.isn = f->seq,
-		.syn_opts = frame_syn_options(f),
-		.svm_syn_ack = old.svm_syn_ack,
-		.svm_syn_opts = old.svm_syn_opts,
-		.peer_isn = old.peer_isn,
-	};
-	if (!(f->flags & TCP_ACK))
-		return;
-	t->known |= T_SYN_ACK | T_WSCALE;
-	t->syn_ack = f->ack;
-	t->wscale = f->wscale == 0xff ? 0 : f->wscale > 14 ? 14 : f->wscale;
-}
-
-static void pvm_syn(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
-{
-	if (!tcp_knows(fl, T_SYN) || fl->tcp.isn != f->seq) {
-		new_incarnation(cm, fl, f);
-		cm->ops.pvm_syn(cm->opaque, f->data, f->len);
-		match_syn(cm, fl);
-	}
-	pvm_data(cm, fl, f, f->seq + 1, now);
-}
-
-static void svm_syn(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
-{
-	struct tcp_state *t = &fl->tcp;
-	bool ack = f->flags & TCP_ACK;
-
-	if (tcp_knows(fl, T_SYN) && !tcp_knows(fl, T_SYN_WAIT) && tcp_knows(fl, T_SYN_ACK) == ack &&
-	    (ack ? f->ack == t->syn_ack : f->seq == t->isn))
-		return; /* a repetition */
-	t->known &= ~(uint32_t)T_SVM_SYN_ACK;
-	t->known |= T_SVM_SYN | (ack ? T_SVM_SYN_ACK : 0);
-	t->svm_syn_ack = ack ? f->ack : 0;
-	t->svm_syn_opts = frame_syn_options(f);
-	match_syn(cm, fl);
-	tcp_release(cm, fl, now);
 }
 
 /* --- the SVM's segments --- */
@@ -379,6 +358,13 @@ static void keep(struct cm *cm, struct flow *fl, const struct view *v, uint32_t 
 	}
 }
 
+void tcp_keep_said(struct cm *cm, struct flow *fl, const uint8_t *p, uint32_t len, uint32_t seq)
+{
+	struct view v = { seq, len, p };
+
+	keep(cm, fl, &v, seq);
+}
+
 /* is it part of this stream, or so far off that it is not? */
 static bool is_near(struct cm *cm, const struct flow *fl, uint32_t seq)
 {
@@ -403,9 +389,10 @@ static void note_svm_fin(struct flow *fl, uint32_t fin)
 	t->svm_fin = fin;
 }
 
-static void svm_data(struct cm *cm, struct flow *fl, const struct frame *f)
+/* payload or FIN; for a SYN `seq` is that of the first byte after it */
+static void svm_data(struct cm *cm, struct flow *fl, const struct frame *f, uint32_t seq)
 {
-	struct view v = { f->seq, f->body_len, f->data + f->body };
+	struct view v = { seq, f->body_len, f->data + f->body };
 	uint32_t end = v.seq + v.len;
 
 	if (fl->bad || !is_near(cm, fl, end))
@@ -440,12 +427,29 @@ static void svm_ack(struct cm *cm, struct flow *fl, const struct frame *f, uint6
 	buf_age_append(&cm->acks, fl->owed);
 }
 
+static void svm_syn(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
+{
+	if (!tcp_svm_syn(cm, fl, f))
+		return;
+	if (f->seq == fl->tcp.isn)
+		svm_data(cm, fl, f, f->seq + 1);
+	tcp_serve(cm, fl, now);
+}
+
+static void note_svm_urgent(struct flow *fl, const struct frame *f)
+{
+	if (!(f->flags & TCP_URG))
+		return;
+	fl->tcp.svm_urg = tcp_urgent_mark(f);
+	fl->tcp.known |= T_SVM_URG;
+}
+
 /* --- entry points --- */
 
 static void note_pvm(struct flow *fl, const struct frame *f)
 {
 	struct tcp_state *t = &fl->tcp;
-	uint32_t end = f->seq + f->body_len + (f->flags & (TCP_FIN | TCP_SYN) ? 1 : 0);
+	uint32_t end = f->seq + f->body_len + !!(f->flags & TCP_SYN) + !!(f->flags & TCP_FIN);
 	bool known = tcp_knows(fl, T_PVM_ACK);
 
 	if (!(f->flags & TCP_ACK))
@@ -462,11 +466,18 @@ static void note_pvm(struct flow *fl, const struct frame *f)
 
 void tcp_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
 {
+	bool data = f->body_len || f->flags & (TCP_FIN | TCP_URG);
+
+	if (!tcp_knows(fl, T_SYN | T_PVM_ACK))
+		tcp_look_for_auth(fl, f);
 	if (f->flags & TCP_SYN)
 		pvm_syn(cm, fl, f, now);
 	else if (f->flags & TCP_RST)
 		pvm_rst(cm, fl, f, now);
-	else if (f->body_len || f->flags & TCP_FIN)
+	else if (is_far(fl, f->seq)) {
+		cm_hold(cm, f, now);
+		return;
+	} else if (data || tcp_knows(fl, T_AUTH))
 		pvm_data(cm, fl, f, f->seq, now);
 	else
 		tcp_leave_ack(cm, fl, f, now);
@@ -488,8 +499,10 @@ void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_
 		fl->tcp.known |= T_SVM_RST;
 	else if (f->flags & TCP_ACK)
 		svm_ack(cm, fl, f, now);
+	if (!rst)
+		note_svm_urgent(fl, f);
 	if (!rst && data)
-		svm_data(cm, fl, f);
+		svm_data(cm, fl, f, f->seq);
 	else if (!rst && f->flags & TCP_ACK)
 		tcp_forward_ack(cm, fl, f);
 	tcp_serve(cm, fl, now);
@@ -497,8 +510,11 @@ void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_
 
 static void peer_reset(struct cm *cm, struct flow *fl, uint32_t seq, uint64_t now)
 {
-	if (tcp_knows(fl, T_PVM_ACK) && seq - fl->tcp.pvm_ack >= CM_AHEAD_MAX)
-		return; /* out of any window: the guest will ignore it */
+	const struct tcp_state *t = &fl->tcp;
+	uint32_t window = tcp_knows(fl, T_WSCALE) ? (uint32_t)t->pvm_window << t->wscale : CM_AHEAD_MAX;
+
+	if (tcp_knows(fl, T_PVM_ACK) && seq - t->pvm_ack > window)
+		return; /* out of the window: the guest will ignore it */
 	cm_drop_held(cm, fl);
 	cm_drop_owed(cm, fl);
 	fl->tcp.reset_until = now + RESET_US;
@@ -513,12 +529,8 @@ void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64
 		peer_reset(cm, fl, f->seq, now);
 		return;
 	}
-	if (f->flags & TCP_SYN && (!tcp_knows(fl, T_PEER_SYN) || t->peer_isn != f->seq)) {
-		t->peer_isn = f->seq;
-		t->known |= T_PEER_SYN;
-		t->known &= ~(uint32_t)T_SVM_RST;
-		t->reset_until = 0;
-	}
+	if (f->flags & TCP_SYN)
+		tcp_peer_syn(fl, f);
 	if (f->flags & TCP_FIN)
 		t->known |= T_PEER_FIN;
 	if (f->flags & TCP_ACK && tcp_knows(fl, T_PVM_FIN) && f->ack == t->pvm_fin + 1)
@@ -535,9 +547,13 @@ void tcp_new_epoch(struct flow *fl, bool was_held)
 
 	if (was_held)
 		t->safe = t->matched;
-	t->matched = t->pvm_next;
+	t->matched = t->base = t->pvm_next;
 	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SVM_SYN | T_SVM_FIN | T_SVM_RST | T_SVM_WINDOW |
-			       T_ACK_OK | T_ACK_SAFE);
+			       T_ACK_OK | T_ACK_SAFE | T_SVM_URG);
+	if (tcp_knows(fl, T_PVM_FIN)) { /* and so did its copy */
+		t->known |= T_SVM_FIN;
+		t->svm_fin = t->pvm_fin;
+	}
 	if (!tcp_knows(fl, T_PVM_ACK))
 		return;
 	if (known)

@@ -22,10 +22,15 @@
  * An ACK of the PVM that would only have moved the window beyond the SVM's does not leave, since it
  * would look like a loss report. When the SVM's window opens its ACK leaves. A window that only the SVM
  * has closed is owed like an acknowledgement: it may mean that the SVM's application is stuck.
+ *
+ * Timestamps. A frame that was held leaves after younger ones (a repetition, a keep-alive), whose timestamp
+ * would let the peer's PAWS drop it: no timestamp leaves that is less than the one before.
  */
 #include <string.h>
 
 #include "cm_priv.h"
+
+#define TS_HELD_MAX (1u << 24) /* ticks: 16 s of a clock in microseconds */
 
 static uint32_t may_leave(const struct cm *cm, const struct flow *fl)
 {
@@ -59,6 +64,32 @@ bool tcp_can_leave(const struct cm *cm, const struct flow *fl, uint8_t flags, ui
 	return (flags & TCP_SYN) || !(flags & TCP_ACK) || ack_known(cm, fl);
 }
 
+/* Both VMs have put the urgent mark at the same place, or neither has put one into what the frame says. */
+static bool urgent_agrees(const struct cm *cm, const struct flow *fl, const struct frame *f)
+{
+	const struct tcp_state *t = &fl->tcp;
+	uint32_t mark = tcp_urgent_mark(f);
+
+	if (!(f->flags & TCP_URG))
+		return !tcp_knows(fl, T_SVM_URG) || !seq_after(t->svm_urg, t->base) ||
+		       t->svm_urg - f->seq - 1 >= f->body_len;
+	if (cm_pending(cm))
+		return false;
+	return (tcp_knows(fl, T_SVM_URG) && t->svm_urg == mark) || !seq_after(mark, t->base);
+}
+
+bool tcp_agrees(const struct cm *cm, const struct flow *fl, const struct frame *f)
+{
+	if (!(f->flags & (TCP_URG | TCP_SYN)) && !tcp_knows(fl, T_SVM_URG | T_AUTH))
+		return true;
+	if (f->flags & TCP_SYN) /* that it acknowledges alike is known, but for a simultaneous open */
+		return !(f->flags & TCP_ACK) || tcp_knows(fl, T_SYN_ACK) ||
+		       (ack_known(cm, fl) && !seq_after(f->ack, ack_allowed(cm, fl)));
+	if (tcp_knows(fl, T_AUTH) && f->flags & TCP_ACK && seq_after(f->ack, ack_allowed(cm, fl)))
+		return false;
+	return urgent_agrees(cm, fl, f);
+}
+
 /* The window to leave with the ACK number `out`, where the PVM says `window` at `ack`. */
 static uint16_t window_allowed(const struct cm *cm, const struct flow *fl, uint32_t ack, uint16_t window,
 	uint32_t out)
@@ -66,7 +97,7 @@ static uint16_t window_allowed(const struct cm *cm, const struct flow *fl, uint3
 	const struct tcp_state *t = &fl->tcp;
 	uint32_t edge, n;
 
-	if (cm_pending(cm) || !tcp_knows(fl, T_SVM_WINDOW))
+	if (cm_pending(cm) || !tcp_knows(fl, T_SVM_WINDOW) || tcp_knows(fl, T_AUTH))
 		return window;
 	if (!tcp_knows(fl, T_WSCALE))
 		return window < t->svm_window ? window : t->svm_window;
@@ -129,19 +160,41 @@ static void owe(struct cm *cm, struct flow *fl, const struct frame *f, bool shut
 	cm->stats.held_bytes += b->len;
 }
 
+/* Note the timestamp that leaves, not less than the last. One that is far behind is no held frame's: a
+ * clock that went on for half its range since the last frame. */
+static uint32_t ts_left(struct flow *fl, uint32_t ts)
+{
+	struct tcp_state *t = &fl->tcp;
+
+	if (!tcp_knows(fl, T_TS_OUT) || t->ts_out - ts >= TS_HELD_MAX)
+		t->ts_out = ts;
+	t->known |= T_TS_OUT;
+	return t->ts_out;
+}
+
+/* a frame in need of another ACK number, window or timestamp */
+static void emit_altered(struct cm *cm, const struct frame *f, uint32_t ack, uint16_t window, uint32_t ts)
+{
+	memcpy(cm->scratch, f->data, f->len);
+	frame_tcp_set_window(cm->scratch, f, window);
+	if (ack != f->ack) {
+		frame_tcp_set32(cm->scratch, f, FRAME_TCP_ACK(f), ack);
+		frame_tcp_drop_sack(cm->scratch, f);
+	}
+	if (f->ts)
+		frame_tcp_set32(cm->scratch, f, f->ts, ts);
+	cm_emit(cm, cm->scratch, f->len);
+}
+
 static void emit_as(struct cm *cm, struct flow *fl, const struct frame *f, uint32_t ack, uint16_t window)
 {
-	if (ack != f->ack || window != f->window) {
-		memcpy(cm->scratch, f->data, f->len);
-		frame_tcp_set_window(cm->scratch, f, window);
-		if (ack != f->ack) {
-			frame_tcp_set32(cm->scratch, f, FRAME_TCP_ACK(f), ack);
-			frame_tcp_drop_sack(cm->scratch, f);
-		}
-		cm_emit(cm, cm->scratch, f->len);
-	} else {
+	uint32_t own = f->ts ? frame_be32(f->data + f->ts) : 0;
+	uint32_t ts = f->ts ? ts_left(fl, own) : 0;
+
+	if ((ack != f->ack || window != f->window || ts != own) && !tcp_knows(fl, T_AUTH))
+		emit_altered(cm, f, ack, window, ts);
+	else
 		cm_emit(cm, f->data, f->len);
-	}
 	ack_left(cm, fl, ack, window);
 }
 
@@ -210,11 +263,13 @@ void tcp_release(struct cm *cm, struct flow *fl, uint64_t now)
 	struct frame f;
 
 	while ((b = fl->held.head) && tcp_can_leave(cm, fl, b->flags, b->end)) {
+		frame_parse(&f, b->data, b->len);
+		if (!tcp_agrees(cm, fl, &f))
+			return;
 		if (b->flags & TCP_RST)
 			flow_set_closed(&cm->flows, &fl->node, true);
 		else if (!cm_pending(cm))
 			cm_lag(cm, b->time, now);
-		frame_parse(&f, b->data, b->len);
 		tcp_leave(cm, fl, &f, now);
 		cm_drop(cm, fl, b);
 	}
@@ -255,7 +310,8 @@ void tcp_forward_ack(struct cm *cm, struct flow *fl, const struct frame *f)
 	uint32_t ack;
 	uint16_t window;
 
-	if (!tcp_knows(fl, T_PVM_ACK) || (f->ts != 0) != tcp_knows(fl, T_PVM_TS))
+	if (!tcp_knows(fl, T_PVM_ACK) || (f->ts != 0) != tcp_knows(fl, T_PVM_TS) ||
+	    tcp_knows(fl, T_AUTH) || f->flags & TCP_URG)
 		return;
 	ack = seq_min(f->ack, t->pvm_ack);
 	window = window_allowed(cm, fl, t->pvm_ack, t->pvm_window, ack);
@@ -267,7 +323,7 @@ void tcp_forward_ack(struct cm *cm, struct flow *fl, const struct frame *f)
 	frame_tcp_set32(cm->scratch, f, FRAME_TCP_ACK(f), ack);
 	frame_tcp_set_window(cm->scratch, f, window);
 	if (f->ts)
-		frame_tcp_set32(cm->scratch, f, f->ts, t->pvm_ts);
+		frame_tcp_set32(cm->scratch, f, f->ts, ts_left(fl, t->pvm_ts));
 	if (ack != f->ack)
 		frame_tcp_drop_sack(cm->scratch, f);
 	cm_emit(cm, cm->scratch, f->len);
