@@ -67,8 +67,9 @@ class Lab:
 
     def start(self, verb, *args, **popen):
         """Start a verb and return the process, a group of its own."""
-        return subprocess.Popen([self.path, verb, *map(str, args)], stdin=subprocess.DEVNULL,
-                                text=True, start_new_session=True, env=self.environment, **popen)
+        popen.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.Popen([self.path, verb, *map(str, args)], text=True,
+                                start_new_session=True, env=self.environment, **popen)
 
     def call(self, verb, *args, timeout=CALL_TIMEOUT, stderr=subprocess.PIPE):
         """Run a verb, return its stdout. With @stderr None its progress goes to the user."""
