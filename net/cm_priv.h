@@ -44,40 +44,43 @@ enum {
 /* TCP flags that frame.h has no use for */
 enum { TCP_URG = 0x20, TCP_ECE = 0x40, TCP_CWR = 0x80 };
 
+/* What each segment needs comes first: it is one line of the cache. */
 struct tcp_state {
 	uint32_t known;
 	uint32_t matched;  /* PVM and SVM said the same up to here, in this epoch */
-	uint32_t safe;     /* what may leave while the boundary is not held yet */
-	uint32_t base;     /* where the PVM stood when this epoch began */
 	uint32_t pvm_next; /* after the last that the PVM said */
-	uint32_t pvm_fin, svm_fin;
 	uint32_t pvm_ack;  /* highest of the PVM */
 	uint32_t ack_ok;   /* highest that may leave; while the boundary is not held: ack_safe */
-	uint32_t ack_safe;
 	uint32_t ack_out;  /* highest that left */
 	uint32_t pvm_seq, pvm_ts; /* after its last segment; its last timestamp */
 	uint32_t ts_out;   /* latest that left */
-	uint32_t svm_urg;  /* its urgent mark: after the last urgent byte */
 	uint16_t pvm_window, svm_window, window_out; /* last of each, as in the header */
 	uint8_t wscale, offer;    /* offer: in the SYN of the guest as client; 0xff: none */
+	uint32_t base;     /* where the PVM stood when this epoch began */
+	uint64_t reset_until; /* the peer has just reset the connection */
+	uint32_t pvm_fin, svm_fin;
+	uint32_t safe;     /* what may leave while the boundary is not held yet */
+	uint32_t ack_safe;
+	uint32_t svm_urg;  /* its urgent mark: after the last urgent byte */
+	/* of the handshake */
 	uint32_t isn, svm_isn, syn_ack, svm_syn_ack, peer_isn; /* svm_isn: in the SVM's own count */
 	uint32_t first;    /* position of the first payload seen, where the SYN was not */
 	uint64_t syn_opts, svm_syn_opts;
-	uint64_t reset_until; /* the peer has just reset the connection */
 };
 
 struct flow {
-	struct flow_node node; /* first */
-	struct flow *bprev, *bnext;
-	bool busy;             /* on the list of flows that hold something */
-	bool bad;              /* the VMs differ: nothing new leaves before the boundary */
-	uint64_t epoch;        /* that this state is of */
+	struct flow_node node; /* first; it ends 16 bytes into a line of the cache, */
+	uint64_t epoch;        /* which is filled up by what each frame needs. Of this state */
 	struct buf_list held;  /* the PVM's frames; TCP: by end, datagrams: in order */
 	struct buf_list said;  /* the SVM's bytes that the PVM has not said yet */
-	uint32_t said_bytes;
 	struct buf *owed;      /* the PVM's last acknowledgement that could not leave as it was */
 	struct tcp_state tcp;
+	uint32_t said_bytes;
+	bool busy;             /* on the list of flows that hold something */
+	bool bad;              /* the VMs differ: nothing new leaves before the boundary */
+	struct flow *bprev, *bnext;
 };
+_Static_assert(offsetof(struct flow, tcp) == 2 * FLOW_LINE, "lines of the cache");
 
 struct cm {
 	struct cm_config cfg;

@@ -14,41 +14,52 @@
 
 #include "frame.h"
 
+#define FLOW_LINE 64u /* of the cache; elements begin at one */
+
 struct flow_key {
 	uint8_t guest[16], peer[16]; /* IPv4: the first four bytes; no IP: the MACs */
 	uint16_t gport, pport;
 	uint16_t vlan, ethertype, extra;
 	uint8_t proto, type;
 };
-_Static_assert(sizeof(struct flow_key) == 44, "no padding: keys are hashed and compared as bytes");
+_Static_assert(sizeof(struct flow_key) == 44, "no padding");
 
+/* What each frame needs is in the first line. */
 struct flow_node {
-	struct flow_node *chain;       /* of the hash bucket; of the free list */
-	struct flow_node *prev, *next; /* by time of use */
-	uint64_t used;                 /* time */
-	uint32_t hash;
-	bool closed;                   /* on the list of those that may go first */
 	struct flow_key key;
+	uint32_t hash;
+	uint64_t used;                 /* time */
+	uint32_t index;                /* the element's, for good */
+	bool closed;                   /* on the list of those that may go first */
+	bool touched;                  /* used since it was put on its list */
+	struct flow_node *prev, *next; /* on its list; next: on the free list */
 };
 
-/* may this element be thrown out to make room? The user's part is cleaned up in `drop`. */
 struct flow_ops {
+	/* may this element be thrown out to make room? */
 	bool (*idle)(const struct flow_node *n);
+	/* clean the user's part up; NULL: nothing to do */
 	void (*drop)(void *opaque, struct flow_node *n);
 };
 
 struct flow_list {
-	struct flow_node *head, *tail; /* head: longest not used */
+	struct flow_node *head, *tail; /* head: the first to be asked whether it may go */
+};
+
+struct flow_slot {
+	uint32_t hash, place; /* place: index + 1 of the element, 0: none */
 };
 
 struct flow_table {
-	struct flow_node **buckets;
-	uint32_t mask;
+	struct flow_slot *slots;
+	uint32_t mask;       /* number of slots - 1 */
+	uint32_t made;       /* elements in chunks that were in use once */
 	size_t n, max, size; /* elements now, at most; bytes of one */
-	uint64_t seed, close_us;
+	uint64_t seed[6], close_us;
 	struct flow_list live, closed;
 	struct flow_node *free;
-	void *chunks;
+	uint8_t **chunks;    /* each begins CHUNK elements; several of them may be one allocation */
+	size_t nchunks, memory;
 	const struct flow_ops *ops;
 	void *opaque;
 };
@@ -63,13 +74,19 @@ void flow_key_from_guest(struct flow_key *k, const struct frame *f);
 void flow_key_to_guest(struct flow_key *k, const struct frame *f);
 
 struct flow_node *flow_find(const struct flow_table *t, const struct flow_key *k);
-/* A new element for a key that is not in the table, throwing out an idle one if need be. NULL: full of
- * flows that are not idle, or out of memory. */
+/* A new element, not closed, for a key that is not in the table, throwing out an idle one if need be.
+ * NULL: full of flows that are not idle, or out of memory. */
 struct flow_node *flow_add(struct flow_table *t, const struct flow_key *k, uint64_t now);
-void flow_touch(struct flow_table *t, struct flow_node *n, uint64_t now);
-/* closed: it is among those that go first */
 void flow_set_closed(struct flow_table *t, struct flow_node *n, bool closed);
 void flow_del(struct flow_table *t, struct flow_node *n);
 void flow_clear(struct flow_table *t);
+
+/* Writes to the element's first line only: the lists are set right when room is needed. */
+static inline void flow_touch(struct flow_table *t, struct flow_node *n, uint64_t now)
+{
+	(void)t;
+	n->used = now;
+	n->touched = true;
+}
 
 #endif
