@@ -263,14 +263,30 @@ static void on_marker(struct nic *n, uint64_t now)
 	}
 }
 
-static void secondary_output(struct nic *n, uint8_t *frame, size_t len, uint64_t now)
+/* in the PVM's numbers */
+static void translated_output(struct nic *n, const uint8_t *frame, size_t len, uint64_t now)
 {
-	if (n->deaf || !tr_from_svm(n->tr, frame, len, now))
-		return;
 	announce_learn(&n->who, frame, len);
 	framelog_add(&n->output, 0, now, frame, len);
 	nudge_saw(n->nudge, frame, len, now);
 	peer_send(n->d, PEER_OUTPUT, n->epoch, frame, len, NULL, 0);
+}
+
+static void secondary_output(struct nic *n, uint8_t *frame, size_t len, uint64_t now)
+{
+	if (!n->deaf && tr_from_svm(n->tr, frame, len, now))
+		translated_output(n, frame, len, now);
+}
+
+/* a SYN that had to wait in the translator */
+static void on_waited(void *arg, const uint8_t *frame, size_t len)
+{
+	struct nic *n = arg;
+
+	if (n->mode == NIC_SURVIVOR)
+		to_lan(n, frame, len);
+	else
+		translated_output(n, frame, len, daemon_now_us());
 }
 
 static void vm_frame(struct nic *n, uint8_t *frame, size_t len, uint64_t now)
@@ -392,8 +408,11 @@ static const struct cm_ops cm_callbacks = {
 	.pvm_syn = on_pvm_syn,
 };
 
+static const struct tr_ops tr_callbacks = { .from_svm = on_waited };
+
 int nic_open(struct daemon *d)
 {
+	struct tr_config tr_cfg = { 0 };
 	struct cm_config cfg = {
 		.max_held_bytes = d->cfg->held_max,
 		.wait_min_us = d->cfg->wait_min_us,
@@ -413,7 +432,8 @@ int nic_open(struct daemon *d)
 	if (getrandom(&cfg.hash_seed, sizeof(cfg.hash_seed), 0) != sizeof(cfg.hash_seed))
 		return -EIO;
 	n->cm = cm_new(&cfg, &cm_callbacks, n);
-	n->tr = tr_new(0);
+	tr_cfg.hash_seed = cfg.hash_seed;
+	n->tr = tr_new(&tr_cfg, &tr_callbacks, n);
 	n->nudge = nudge_new(NUDGE_FLOWS);
 	announce_init(&n->who, d->cfg->mac_bytes);
 	if (!n->cm || !n->tr || !n->nudge || buffer_init(&n->in, VNIC_IN_SIZE) < 0 ||
@@ -595,7 +615,7 @@ void nic_pvm_syn(struct daemon *d, uint64_t epoch, const uint8_t *frame, size_t 
 		return;
 	framelog_add(&n->input, epoch | SYN_FLAG, daemon_now_us(), frame, len);
 	if (!n->deaf && epoch == n->epoch)
-		tr_pvm_syn(n->tr, frame, len);
+		tr_pvm_syn(n->tr, frame, len, daemon_now_us());
 }
 
 void nic_apply(struct daemon *d, const uint8_t nonce[AGENT_NONCE], uint64_t epoch)
@@ -618,7 +638,7 @@ static void replay_one(void *arg, uint64_t number, uint64_t when_us, const uint8
 
 	if (number & SYN_FLAG) {
 		if ((number & ~SYN_FLAG) >= r->epoch)
-			tr_pvm_syn(r->n->tr, frame, len);
+			tr_pvm_syn(r->n->tr, frame, len, when_us);
 	} else if (number > r->last_read) {
 		survivor_input(r->n, frame, len, when_us);
 	}

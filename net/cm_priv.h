@@ -39,6 +39,7 @@ enum {
 	T_TS_OUT = 1 << 19,
 	T_SVM_URG = 1 << 20,
 	T_AUTH = 1 << 21,    /* its segments are signed: none may be altered */
+	T_SYN_TOLD = 1 << 22, /* the translator knows of the PVM's SYN in this epoch */
 };
 
 /* TCP flags that frame.h has no use for */

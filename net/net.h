@@ -79,7 +79,8 @@ struct cm_ops {
 	/* a checkpoint is needed; called once, again only after the next cm_boundary() */
 	void (*want_checkpoint)(void *opaque, enum cm_cause cause);
 	/* the PVM opened a TCP connection (its SYN or SYN-ACK): the translator on the secondary has to
-	 * see this frame before any later frame of the client. Called before the frame is released. */
+	 * see this frame before any later frame of the client. Called before the frame is released, and
+	 * again for a SYN that is repeated after a boundary. */
 	void (*pvm_syn)(void *opaque, const uint8_t *frame, size_t len);
 };
 
@@ -199,24 +200,50 @@ typedef void cm_capture_fn(void *opaque, const struct cm_report *r, bool svm, ui
 void cm_set_capture(struct cm *cm, cm_capture_fn *fn);
 
 /*
- * Translator, on the secondary. A connection opened since the last checkpoint has another ISN, and
- * another timestamp clock, on the SVM. Frames of the SVM are rewritten to the PVM's numbers, frames of
- * the client to the SVM's; checksums are adjusted. A connection that is not in its table is older than
- * the checkpoint: both VMs count alike. Frames are rewritten in place.
+ * Translator, on the secondary. A connection opened since the last checkpoint has another ISN and another
+ * timestamp clock on the SVM, and, where the guest is the client, another source port. Frames of the SVM
+ * are rewritten to the PVM's numbers, frames of the client to the SVM's; checksums are adjusted. A connection
+ * that is not in its table is older than the checkpoint: both VMs name and count it alike. Frames are
+ * rewritten in place.
+ *
+ * Memory: 224 bytes per connection, as they come, and at most 64 bytes per max_flows and 1.6 MiB of SYNs that
+ * wait. Time per frame does not grow with the number of connections.
  */
+struct tr_config {
+	size_t max_flows;   /* 0: 131072 */
+	uint64_t hash_seed; /* random bits of the caller's, against chosen addresses; or 0 */
+};
+
+struct tr_ops {
+	/* a SYN of the SVM, in the PVM's numbers, that had to wait. Must not call back into the same tr. */
+	void (*from_svm)(void *opaque, const uint8_t *frame, size_t len);
+};
+
+struct tr_stats {
+	uint64_t entries;        /* now */
+	uint64_t paired_clients; /* connections of which the guest is the client, ever */
+	uint64_t waiting_syns;   /* of the SVM for the PVM's, now */
+	uint64_t full;           /* times that no entry or place to wait was to be had, ever: the
+	                          * connection is not translated, a checkpoint will be asked for */
+};
+
 struct tr;
-struct tr *tr_new(size_t max_flows); /* 0: 65536 */
+/* NULL: out of memory. cfg (NULL: defaults) and ops are copied. */
+struct tr *tr_new(const struct tr_config *cfg, const struct tr_ops *ops, void *opaque);
 void tr_free(struct tr *tr);
-void tr_pvm_syn(struct tr *tr, const uint8_t *frame, size_t len);
-/* both: false if the frame cannot be translated (the PVM's ISN is not known yet; malformed TCP) and
- * must be dropped, except that a SYN or SYN-ACK of the SVM whose PVM ISN is unknown passes raw (true) */
+/* what cm_ops.pvm_syn said, in its order among the frames of the clients; may call from_svm */
+void tr_pvm_syn(struct tr *tr, const uint8_t *frame, size_t len, uint64_t now_us);
+/* both: false if the frame cannot be translated (the other VM's numbers are not known yet; malformed TCP)
+ * and must be dropped. A SYN-ACK of the SVM whose PVM ISN is unknown passes raw (true); a SYN is
+ * kept and comes through from_svm later (false). */
 bool tr_to_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now_us);
 bool tr_from_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now_us);
 /* The SVM is a copy of the PVM again: forget all. What tr_pvm_syn() told since the boundary has to be told
  * again. */
 void tr_reset(struct tr *tr);
-/* the SVM serves from now on: its timestamps must not run behind what the clients saw */
+/* The SVM serves from now on: its timestamps must not run behind what the clients saw, and its new
+ * connections must not collide on the LAN with translated ones. SYNs that wait leave through from_svm. */
 void tr_failover(struct tr *tr, uint32_t bump_ms);
-size_t tr_flows(const struct tr *tr);
+void tr_get_stats(const struct tr *tr, struct tr_stats *out);
 
 #endif

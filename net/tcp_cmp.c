@@ -548,7 +548,7 @@ void tcp_new_epoch(struct flow *fl, bool was_held)
 	if (was_held)
 		t->safe = t->matched;
 	t->matched = t->base = t->pvm_next;
-	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SVM_SYN | T_SVM_FIN | T_SVM_RST | T_SVM_WINDOW |
+	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SYN_TOLD | T_SVM_SYN | T_SVM_FIN | T_SVM_RST | T_SVM_WINDOW |
 			       T_ACK_OK | T_ACK_SAFE | T_SVM_URG);
 	if (tcp_knows(fl, T_PVM_FIN)) { /* and so did its copy */
 		t->known |= T_SVM_FIN;

@@ -4,8 +4,9 @@
  *
  * Theory of operation
  *
- * The SVM's SYN has sequence number and timestamp of its own; it is alike if it acknowledges the same,
- * asks for ECN alike, and its options but for the timestamps are the same. Either VM may be first. A
+ * The SVM's SYN-ACK has sequence number and timestamp of its own; it is alike if it acknowledges the same,
+ * asks for ECN alike, and its options but for the timestamps are the same. Either VM may be first. A SYN
+ * of the guest as client comes from the translator with the PVM's port and number, after the PVM's. A
  * SYN of the PVM with a new number starts a new incarnation of the connection (a port used again,
  * TIME_WAIT cut short); what is still held of the old one leaves with the next boundary.
  *
@@ -60,6 +61,8 @@ static void match_syn(struct cm *cm, struct flow *fl)
 		return;
 	if (tcp_knows(fl, T_SYN_ACK) != tcp_knows(fl, T_SVM_SYN_ACK) || t->syn_ack != t->svm_syn_ack)
 		return; /* of another incarnation */
+	if (!tcp_knows(fl, T_SYN_ACK) && t->svm_isn != t->isn)
+		return; /* likewise: the translator has paired them */
 	if (t->syn_opts != t->svm_syn_opts) {
 		cm_mismatch(cm, fl, CM_KIND_SYN);
 		return;
@@ -96,7 +99,7 @@ static void new_incarnation(struct cm *cm, struct flow *fl, const struct frame *
 	cm_drop_owed(cm, fl);
 	flow_set_closed(&cm->flows, &fl->node, false);
 	*t = (struct tcp_state){
-		.known = T_POS | T_SYN | T_SYN_WAIT | (old.known & stays),
+		.known = T_POS | T_SYN | T_SYN_WAIT | T_SYN_TOLD | (old.known & stays),
 		.matched = f->seq,
 		.safe = f->seq,
 		.base = f->seq,
@@ -119,10 +122,21 @@ static void new_incarnation(struct cm *cm, struct flow *fl, const struct frame *
 	use_wscale(t, f->wscale);
 }
 
+/* the SVM will repeat a SYN of before the boundary, too */
+static void tell_again(struct cm *cm, struct flow *fl, const struct frame *f)
+{
+	if (f->flags & TCP_ACK || tcp_knows(fl, T_SYN_TOLD))
+		return;
+	fl->tcp.known |= T_SYN_TOLD;
+	cm->ops.pvm_syn(cm->opaque, f->data, f->len);
+}
+
 void tcp_pvm_syn(struct cm *cm, struct flow *fl, const struct frame *f)
 {
-	if (tcp_knows(fl, T_SYN) && fl->tcp.isn == f->seq)
+	if (tcp_knows(fl, T_SYN) && fl->tcp.isn == f->seq) {
+		tell_again(cm, fl, f);
 		return;
+	}
 	new_incarnation(cm, fl, f);
 	cm->ops.pvm_syn(cm->opaque, f->data, f->len);
 	match_syn(cm, fl);

@@ -1,351 +1,542 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * translate.c - the SVM's sequence numbers and timestamps in the PVM's count, and back
+ * translate.c - the SVM's ports, sequence numbers and timestamps in the PVM's terms, and back
  *
  * Theory of operation
  *
- * A connection opened since the last checkpoint got an ISN of its own from each VM. Its entry is made
- * by the first SYN or SYN-ACK of either VM and complete with the other's:
+ * A connection opened since the last checkpoint got an ISN and a timestamp clock of its own from each VM,
+ * and, where the guest is the client, a port of its own. So it has two names, the PVM's, by which the LAN
+ * knows it, and the SVM's; an entry (tr_table.c) is found by either. Half an entry is made by the first
+ * SYN or SYN-ACK of either VM, and is whole with the other's:
  *
- *	PVM only   the SVM has not answered yet: a client's ACK means nothing to it and is dropped
- *	           (SYNs and RSTs pass)
- *	SVM only   its SYN goes to the comparing module raw, nothing leaves for the client
- *	both       seq_pvm = seq_svm + dseq, tsval_pvm = tsval_svm + dts
+ *	seq_pvm = seq_svm + dseq, tsval_pvm = tsval_svm + dts, port_pvm <-> port_svm
  *
- * SYN-ACKs belong together if they acknowledge the same client ISN. A client's SYN with another ISN, or
- * a SYN of a VM with another ISN than before, starts the entry anew (a port used again).
+ * What has no entry is older than the checkpoint: both VMs name and count it alike.
  *
- * Rewritten are, from the SVM: seq and tsval; to the SVM: ack, SACK edges, the echoed tsval, and the
- * sequence number of a TCP header that an ICMP error quotes (the guest checks it against its window).
- * Fragments are not looked at: TCP avoids them.
+ * Guest as server. The port is the same; SYN-ACKs belong together if they acknowledge the same ISN.
+ *	PVM's only   the SVM has not answered yet: a client's ACK means nothing to it and is dropped (SYN and
+ *	             RST pass)
+ *	SVM's only   its SYN-ACK goes to the comparing module raw, nothing leaves for the client
+ * Guest as client. SYNs are paired by destination and order (tr_pair.c).
+ *	PVM's only   nothing of this name reaches the SVM
+ *	SVM's only   its SYN waits for the PVM's; repetitions of it are dropped
+ * The PVM's SYN cannot leave before the SVM's was compared with it, so nothing of the peer's is missed. If
+ * the peer answers half an entry all the same, the SYN is one of before the checkpoint, repeated since.
  *
- * Failover. The SVM's timestamps of connections opened before the checkpoint count as the PVM's did, but
+ * A VM's SYN with another ISN than before at the same port is a new connection: the VM has done with
+ * the old one, whose entry loses that name (the other VM may still use it by the other). What comes by a
+ * name whose counterpart is lost is dropped. A client's SYN alone changes nothing: the guest may refuse it.
+ *
+ * Names of old connections. A port may be free again in one VM, and be given to a new connection, while
+ * the other VM still has an old connection there. Frames of the old one would pass as they are and
+ * reach the new one; so a frame without an entry is dropped if its name is an entry's on the other side.
+ *
+ * Rewritten are, from the SVM: source port, seq, tsval; to the SVM: destination port, ack, SACK edges, the
+ * echoed tsval; what ICMP errors quote: tr_icmp.c. Fragments are not looked at: TCP avoids them.
+ *
+ * Classes. An entry is young until the peer acknowledges the guest's SYN (within 64 KiB, so that who sees
+ * no answers can hardly guess it), then open, then over: the guest reset it, or the peer did with the very
+ * next sequence number (RFC 5961), or both FINs were acknowledged. A full table loses those that are over,
+ * then young ones. If all are open there is no entry for a new connection, and its SYNs are dropped: the
+ * comparing module misses the answer to the PVM's, and the checkpoint that follows empties the table.
+ *
+ * Failover. Whole entries last as long as their connections. Halves are forgotten: nobody outside has seen
+ * anything of them. SYNs of the SVM that wait leave at once, in order, as new connections. From now on the
+ * map from the SVM's ports to the LAN's (for one peer and port) has the entries, and is otherwise the
+ * identity. A new connection of a port p that the LAN uses for an entry gets the port by which
+ * that entry is known inside, since nothing else inside has that one; if the LAN uses this one too, it goes
+ * on from there: p has no entry inside, so it is not come back to, and no two chains meet; it ends at a
+ * port that is free outside. The new connection gets an entry. A SYN of the LAN's to a port that has no
+ * entry outside, but one inside, goes the same chain the other way, and so does the RST that the
+ * guest answers. Other frames of such names are of connections that are over, and dropped.
+ *
+ * The SVM's timestamps of connections opened before the checkpoint count as the PVM's did, but
  * the SVM's clock may run behind what clients saw last: all tsval get `bump` from then on, and echoes
  * lose it. An echo of a timestamp that the PVM sent loses it as well, which makes the guest measure one
- * round trip that is too long by `bump`; it cannot be told apart and does no harm. Entries of which
- * only one side is known are forgotten: no client saw either number. Entries last as long as
- * their connections; when the table is full closed ones go first, then the least recently used.
+ * round trip that is too long by `bump`; it cannot be told apart and does no harm.
  */
 #include <stdlib.h>
+#include <string.h>
 
-#include "flow.h"
-#include "net.h"
+#include "tr_priv.h"
 
-#define CLOSED_US 120000000u /* beyond TIME_WAIT */
+#define MAX_FLOWS 131072
+#define FIRST_WINDOW 65536u /* the guest's first answer is acknowledged within */
+#define CHAIN_GUEST 65536u  /* entries followed for a SYN of the guest: it may use all its ports */
+#define CHAIN_LAN 64u       /* for what anybody may send */
 
-struct tr_flow {
-	struct flow_node node; /* first */
-	bool has_p, has_s;
-	bool is_ack;           /* the SYNs acknowledge (the guest is the server) */
-	bool peer_known;
-	uint32_t isn_p, isn_s, ts_p, ts_s;
-	uint32_t ack;          /* of the SYN-ACKs */
-	uint32_t peer_isn;
-	uint32_t dseq, dts;
-};
-
-struct tr {
-	struct flow_table flows;
-	uint32_t bump;
-	bool failed_over;
-	uint64_t now; /* latest seen: tr_pvm_syn() is not told the time */
-};
-
-static bool tr_idle(const struct flow_node *n)
-{
-	(void)n;
-	return true;
-}
-
-static void tr_drop(void *opaque, struct flow_node *n)
-{
-	(void)opaque;
-	(void)n;
-}
-
-static const struct flow_ops tr_ops = { .idle = tr_idle, .drop = tr_drop };
-
-struct tr *tr_new(size_t max_flows)
+struct tr *tr_new(const struct tr_config *cfg, const struct tr_ops *ops, void *opaque)
 {
 	struct tr *tr = calloc(1, sizeof(*tr));
 
 	if (!tr)
 		return NULL;
-	if (flow_table_init(&tr->flows, max_flows ? max_flows : 65536, sizeof(struct tr_flow), 0,
-		    CLOSED_US, &tr_ops, NULL) < 0) {
-		free(tr);
-		return NULL;
-	}
-	return tr;
+	tr->ops = *ops;
+	tr->opaque = opaque;
+	tr->seed = cfg ? cfg->hash_seed : 0;
+	if (tr_table_init(tr, cfg && cfg->max_flows ? cfg->max_flows : MAX_FLOWS) == 0 && tr_pair_init(tr) == 0)
+		return tr;
+	tr_free(tr);
+	return NULL;
 }
 
 void tr_free(struct tr *tr)
 {
 	if (!tr)
 		return;
-	flow_table_free(&tr->flows);
+	tr_table_free(tr);
+	tr_pair_free(tr);
 	free(tr);
+}
+
+static void for_each(struct tr *tr, void (*fn)(struct tr *tr, struct tr_entry *e))
+{
+	struct tr_entry *e, *next;
+
+	for (int i = 0; i < TR_CLASSES; i++) {
+		for (e = tr->class[i].head; e; e = next) {
+			next = e->next;
+			fn(tr, e);
+		}
+	}
 }
 
 void tr_reset(struct tr *tr)
 {
-	flow_clear(&tr->flows);
+	for_each(tr, tr_del);
 }
 
-size_t tr_flows(const struct tr *tr)
+void tr_get_stats(const struct tr *tr, struct tr_stats *out)
 {
-	return tr->flows.n;
+	*out = (struct tr_stats){
+		.entries = tr->n,
+		.paired_clients = tr->paired,
+		.waiting_syns = tr->waiting,
+		.full = tr->full,
+	};
 }
 
-static uint32_t ts_value(const struct frame *f)
+/* a log may be replayed with the times of then */
+static void set_now(struct tr *tr, uint64_t now)
 {
-	return f->ts ? frame_be32(f->data + f->ts) : 0;
+	if (now > tr->now)
+		tr->now = now;
 }
 
-static struct tr_flow *get(struct tr *tr, const struct flow_key *k)
-{
-	struct flow_node *n = flow_find(&tr->flows, k);
+/* --- rewriting --- */
 
-	if (!n)
-		n = flow_add(&tr->flows, k, tr->now);
-	return (struct tr_flow *)n;
+static void add32(uint8_t *frame, const struct frame *f, uint32_t off, uint32_t delta)
+{
+	if (delta)
+		frame_tcp_set32(frame, f, off, frame_be32(frame + off) + delta);
 }
 
-/* forget all but the place in the table */
-static void start_anew(struct tr *tr, struct tr_flow *e, const struct frame *f)
+static void set_ports(uint8_t *frame, const struct frame *f, uint16_t sport, uint16_t dport)
 {
-	flow_set_closed(&tr->flows, &e->node, false);
-	e->has_p = e->has_s = false;
-	e->is_ack = f->flags & TCP_ACK;
+	if (sport != f->sport || dport != f->dport)
+		frame_tcp_set32(frame, f, f->l4, (uint32_t)sport << 16 | dport);
+}
+
+/* e: NULL: the same in both VMs */
+static void rewrite_from_svm(struct tr *tr, uint8_t *frame, const struct frame *f, const struct tr_entry *e)
+{
+	if (f->ts)
+		add32(frame, f, f->ts, tr->bump + (e ? e->dts : 0));
+	if (!e)
+		return;
+	set_ports(frame, f, e->port[TR_PVM], f->dport);
+	add32(frame, f, FRAME_TCP_SEQ(f), e->dseq);
+}
+
+static void rewrite_to_svm(struct tr *tr, uint8_t *frame, const struct frame *f, const struct tr_entry *e)
+{
+	uint32_t dseq = e ? e->dseq : 0, dts = (e ? e->dts : 0) + tr->bump;
+
+	if (e)
+		set_ports(frame, f, f->sport, e->port[TR_SVM]);
+	if (!(f->flags & TCP_ACK))
+		return;
+	if (f->ts && frame_be32(frame + f->ts + 4))
+		add32(frame, f, f->ts + 4, -dts);
+	add32(frame, f, FRAME_TCP_ACK(f), -dseq);
+	for (uint32_t i = 0; i < 2 * f->sack_n; i++)
+		add32(frame, f, f->sack + 4 * i, -dseq);
+}
+
+/* --- SYNs --- */
+
+static bool is_syn_ack(const struct frame *f)
+{
+	return f->flags & TCP_ACK;
+}
+
+/* Of the connection whose SYN this entry has? The SYN-ACK of a simultaneous open has the SYN's number. */
+static bool is_repetition(const struct tr_entry *e, enum tr_side side, const struct frame *f)
+{
+	if (e->isn[side] != f->seq)
+		return false;
+	return e->is_ack ? is_syn_ack(f) && e->ack == f->ack : true;
+}
+
+static void know(struct tr *tr, struct tr_entry *e, enum tr_side side, const struct frame *f)
+{
+	e->known[side] = true;
+	e->isn[side] = f->seq;
+	e->ts[side] = f->ts ? frame_be32(f->data + f->ts) : 0;
+	tr_link(tr, e, side, f->sport);
+	if (!e->known[tr_other(side)])
+		return;
+	e->dseq = e->isn[TR_PVM] - e->isn[TR_SVM];
+	e->dts = e->ts[TR_PVM] && e->ts[TR_SVM] ? e->ts[TR_PVM] - e->ts[TR_SVM] : 0;
+}
+
+static struct tr_entry *add_half(struct tr *tr, const struct tr_key *key, enum tr_side side,
+	const struct frame *f)
+{
+	struct tr_entry *e = tr_add(tr, key);
+
+	if (!e)
+		return NULL;
+	e->is_ack = is_syn_ack(f);
 	e->ack = e->is_ack ? f->ack : 0;
-	e->peer_known = e->is_ack;
-	e->peer_isn = e->ack - 1;
+	know(tr, e, side, f);
+	return e;
 }
 
-static bool same_connection(const struct tr_flow *e, const struct frame *f)
+static struct tr_entry *server_syn(struct tr *tr, const struct tr_key *key, enum tr_side side,
+	const struct frame *f)
 {
-	bool is_ack = f->flags & TCP_ACK;
+	struct tr_entry *e = tr_find(tr, key, tr_other(side), key->port);
 
-	return e->is_ack == is_ack && (!is_ack || e->ack == f->ack);
+	if (!e || !e->is_ack || e->known[side] || e->ack != f->ack)
+		return add_half(tr, key, side, f);
+	know(tr, e, side, f);
+	return e;
 }
 
-static void complete(struct tr_flow *e)
+static struct tr_entry *client_syn(struct tr *tr, const struct tr_key *key, enum tr_side side,
+	const struct frame *f)
 {
-	if (!e->has_p || !e->has_s)
-		return;
-	e->dseq = e->isn_p - e->isn_s;
-	e->dts = e->ts_p && e->ts_s ? e->ts_p - e->ts_s : 0;
-}
+	struct tr_entry *e = tr_partner(tr, key, side, f);
 
-void tr_pvm_syn(struct tr *tr, const uint8_t *frame, size_t len)
-{
-	struct flow_key k;
-	struct tr_flow *e;
-	struct frame f;
-
-	if (frame_parse(&f, frame, len) != FRAME_TCP || !(f.flags & TCP_SYN))
-		return;
-	flow_key_from_guest(&k, &f);
-	e = get(tr, &k);
-	if (!e || (e->has_p && e->isn_p == f.seq))
-		return;
-	if (e->has_p || !e->has_s || !same_connection(e, &f))
-		start_anew(tr, e, &f);
-	e->has_p = true;
-	e->isn_p = f.seq;
-	e->ts_p = ts_value(&f);
-	complete(e);
-}
-
-static void set32(uint8_t *frame, const struct frame *f, uint32_t off, uint32_t delta)
-{
-	frame_tcp_set32(frame, f, off, frame_be32(frame + off) + delta);
-}
-
-static void svm_syn(struct tr *tr, struct tr_flow *e, const struct frame *f)
-{
-	if (e->has_s && e->isn_s == f->seq && same_connection(e, f))
-		return; /* a repetition */
-	if (e->has_p && (e->has_s || !same_connection(e, f))) {
-		/* a new incarnation; if the PVM is ahead with it, its number must not be lost */
-		if (!e->has_s)
-			return;
-		start_anew(tr, e, f);
-	} else if (!e->has_p) {
-		start_anew(tr, e, f);
+	if (e) {
+		know(tr, e, side, f);
+		return e;
 	}
-	e->has_s = true;
-	e->isn_s = f->seq;
-	e->ts_s = ts_value(f);
-	complete(e);
-}
-
-/* after failover the SVM's connections are its own: forget an older one at the same ports */
-static struct tr_flow *svm_syn_alone(struct tr *tr, struct tr_flow *e, const struct frame *f)
-{
-	if (e && !(e->isn_s == f->seq && same_connection(e, f))) {
-		flow_del(&tr->flows, &e->node);
-		e = NULL;
+	e = add_half(tr, key, side, f);
+	if (e && !tr_queue(tr, e, f)) {
+		tr_del(tr, e);
+		return NULL;
 	}
 	return e;
 }
 
-static void seen(struct tr *tr, struct tr_flow *e, const struct frame *f)
+/* A SYN of one of the VMs. NULL: there is no room for its entry. */
+static struct tr_entry *vm_syn(struct tr *tr, const struct tr_key *key, enum tr_side side,
+	const struct frame *f)
 {
-	flow_touch(&tr->flows, &e->node, tr->now);
-	if (f->flags & TCP_RST)
-		flow_set_closed(&tr->flows, &e->node, true);
+	struct tr_entry *e = tr_find(tr, key, side, key->port);
+
+	if (e && is_repetition(e, side, f))
+		return e;
+	if (e)
+		tr_unlink(tr, e, side);
+	return is_syn_ack(f) ? server_syn(tr, key, side, f) : client_syn(tr, key, side, f);
+}
+
+/* the SVM's SYN that has waited for the PVM's leaves */
+static void serve_waiting(struct tr *tr, struct tr_entry *e)
+{
+	uint32_t len = tr_take_syn(tr, e);
+	struct frame f;
+
+	if (!len)
+		return;
+	frame_parse(&f, tr->scratch, len);
+	rewrite_from_svm(tr, tr->scratch, &f, e);
+	if (!e->linked[TR_SVM]) /* it was given up in the meantime, and its port used again */
+		tr_set_class(tr, e, TR_OVER);
+	tr->ops.from_svm(tr->opaque, tr->scratch, len);
+}
+
+void tr_pvm_syn(struct tr *tr, const uint8_t *frame, size_t len, uint64_t now)
+{
+	struct tr_entry *e;
+	struct tr_key key;
+	struct frame f;
+
+	set_now(tr, now);
+	if (tr->failed_over || frame_parse(&f, frame, len) != FRAME_TCP || !(f.flags & TCP_SYN))
+		return;
+	tr_key_from_guest(tr, &key, &f);
+	e = vm_syn(tr, &key, TR_PVM, &f);
+	if (e && e->known[TR_SVM])
+		serve_waiting(tr, e);
+}
+
+/* After failover the SVM's connections are its own. NULL: there is no room for the entry it needs; *same: it
+ * needs none. */
+static struct tr_entry *alone_syn(struct tr *tr, const struct tr_key *key, const struct frame *f, bool *same)
+{
+	struct tr_entry *e = tr_find(tr, key, TR_SVM, key->port);
+	uint16_t port = key->port;
+
+	if (e && is_repetition(e, TR_SVM, f))
+		return e;
+	if (e)
+		tr_del(tr, e);
+	if (!tr_follow(tr, key, TR_SVM, &port, CHAIN_GUEST))
+		return NULL;
+	*same = port == key->port;
+	e = *same ? NULL : add_half(tr, key, TR_SVM, f);
+	if (!e)
+		return NULL;
+	e->known[TR_PVM] = true;
+	e->isn[TR_PVM] = f->seq;
+	e->ts[TR_PVM] = e->ts[TR_SVM];
+	tr_link(tr, e, TR_PVM, port);
+	return e;
+}
+
+/* --- what becomes of a connection --- */
+
+static void end(struct tr *tr, struct tr_entry *e)
+{
+	tr_set_class(tr, e, TR_OVER);
+}
+
+static void note_fins(struct tr *tr, struct tr_entry *e)
+{
+	if (e->class == TR_OVER || (e->guest_fin_acked && e->peer_fin_acked))
+		end(tr, e); /* again: last used now */
+}
+
+static void note_from_svm(struct tr *tr, struct tr_entry *e, const struct frame *f)
+{
+	if (f->flags & TCP_RST && e->class == TR_OPEN)
+		end(tr, e);
+	else if (!(f->flags & TCP_RST) && e->class == TR_OVER) /* it did not take the peer's RST */
+		tr_set_class(tr, e, TR_OPEN);
+	if (f->flags & TCP_FIN) {
+		e->has_guest_fin = true;
+		e->guest_fin = f->seq + f->body_len + 1;
+	}
+	if (f->flags & TCP_ACK) {
+		e->has_guest_ack = true;
+		e->guest_ack = f->ack;
+		e->peer_fin_acked |= e->has_peer_fin && f->ack == e->peer_fin;
+	}
+	note_fins(tr, e);
+}
+
+static void note_peer_rst(struct tr *tr, struct tr_entry *e, const struct frame *f)
+{
+	bool refused = !e->is_ack && e->class == TR_YOUNG && is_syn_ack(f) && f->ack == e->isn[TR_PVM] + 1;
+
+	if (refused || (e->has_guest_ack && f->seq == e->guest_ack))
+		end(tr, e);
+}
+
+/* f: in the LAN's numbers */
+static void note_to_svm(struct tr *tr, struct tr_entry *e, const struct frame *f)
+{
+	if (f->flags & TCP_RST) {
+		note_peer_rst(tr, e, f);
+		return;
+	}
+	if (f->flags & TCP_FIN) {
+		e->has_peer_fin = true;
+		e->peer_fin = f->seq + f->body_len + 1;
+	}
+	if (f->flags & TCP_ACK) {
+		e->guest_fin_acked |= e->has_guest_fin && f->ack - e->dseq == e->guest_fin;
+		if (e->class == TR_YOUNG && f->ack - e->isn[TR_PVM] - 1 < FIRST_WINDOW)
+			tr_set_class(tr, e, TR_OPEN);
+	}
+	note_fins(tr, e);
+}
+
+/* --- from the SVM --- */
+
+static bool syn_from_svm(struct tr *tr, uint8_t *frame, const struct frame *f, const struct tr_key *key)
+{
+	bool raw = false;
+	struct tr_entry *e;
+
+	e = tr->failed_over ? alone_syn(tr, key, f, &raw) : vm_syn(tr, key, TR_SVM, f);
+	if (e && tr_whole(e)) {
+		note_from_svm(tr, e, f);
+		rewrite_from_svm(tr, frame, f, e);
+		return true;
+	}
+	if (raw)
+		rewrite_from_svm(tr, frame, f, NULL);
+	return raw || (e && e->is_ack && !e->known[TR_PVM]);
+}
+
+/* `e` lacks its name on the LAN */
+static bool half_from_svm(const struct tr_entry *e)
+{
+	return e->is_ack && !e->known[TR_PVM];
+}
+
+/* no entry has this name inside */
+static bool stranger_from_svm(struct tr *tr, uint8_t *frame, const struct frame *f, const struct tr_key *key)
+{
+	struct tr_entry *e = tr_find(tr, key, TR_PVM, key->port);
+	uint16_t port = key->port;
+
+	if (e && !tr->failed_over) /* a RST may refuse what the PVM has answered */
+		return e->is_ack && !e->known[TR_SVM] && f->flags & TCP_RST;
+	if (e && (!(f->flags & TCP_RST) || !tr_follow(tr, key, TR_SVM, &port, CHAIN_LAN)))
+		return false;
+	set_ports(frame, f, port, f->dport);
+	rewrite_from_svm(tr, frame, f, NULL);
+	return true;
+}
+
+static bool tcp_from_svm(struct tr *tr, uint8_t *frame, const struct frame *f)
+{
+	struct tr_entry *e;
+	struct tr_key key;
+
+	tr_key_from_guest(tr, &key, f);
+	if (f->flags & TCP_SYN)
+		return syn_from_svm(tr, frame, f, &key);
+	e = tr_find(tr, &key, TR_SVM, key.port);
+	if (!e)
+		return stranger_from_svm(tr, frame, f, &key);
+	if (!tr_whole(e))
+		return half_from_svm(e);
+	note_from_svm(tr, e, f);
+	rewrite_from_svm(tr, frame, f, e);
+	return true;
+}
+
+/* what is no TCP segment: broken TCP is dropped, the rest passes */
+static bool pass_other(const struct frame *f)
+{
+	return f->family == 0 || f->frag || f->proto != 6;
 }
 
 bool tr_from_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now)
 {
-	struct flow_key k;
-	struct tr_flow *e;
 	struct frame f;
 
-	tr->now = now;
-	if (frame_parse(&f, frame, len) == FRAME_BAD)
+	set_now(tr, now);
+	switch (frame_parse(&f, frame, len)) {
+	case FRAME_BAD:
 		return false;
-	if (f.type != FRAME_TCP)
-		return f.family == 0 || f.frag || f.proto != 6;
-	flow_key_from_guest(&k, &f);
-	e = (struct tr_flow *)flow_find(&tr->flows, &k);
-	if (f.flags & TCP_SYN) {
-		if (tr->failed_over)
-			e = svm_syn_alone(tr, e, &f);
-		else if ((e = get(tr, &k)))
-			svm_syn(tr, e, &f);
+	case FRAME_TCP:
+		return tcp_from_svm(tr, frame, &f);
+	case FRAME_ICMP:
+		return tr_icmp(tr, frame, &f, TR_SVM);
+	default:
+		return pass_other(&f);
 	}
-	if (f.ts && tr->bump)
-		set32(frame, &f, f.ts, tr->bump);
-	if (!e)
-		return true;
-	seen(tr, e, &f);
-	if (!e->has_p || !e->has_s)
-		return e->has_s || f.flags & (TCP_SYN | TCP_RST);
-	set32(frame, &f, FRAME_TCP_SEQ(&f), e->dseq);
-	if (f.ts)
-		set32(frame, &f, f.ts, e->dts);
+}
+
+/* --- to the SVM --- */
+
+/* a peer that uses the port of a connection that is over for a new one means the guest's own port */
+static bool is_used_again(const struct tr_entry *e, const struct frame *f)
+{
+	return e->class == TR_OVER && (f->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
+	       e->port[TR_PVM] != e->port[TR_SVM];
+}
+
+/* The peer has seen what only one VM is known to have sent: the SYN is older than the checkpoint, that VM
+ * has just repeated it, and the other has the same. */
+static bool is_old_client(const struct tr_entry *e, enum tr_side side, const struct frame *f)
+{
+	return !e->is_ack && !e->known[tr_other(side)] && f->flags & TCP_SYN && f->flags & TCP_ACK &&
+	       f->ack == e->isn[side] + 1;
+}
+
+/* `e` lacks its name inside */
+static bool half_to_svm(const struct tr_entry *e, const struct frame *f)
+{
+	return e->is_ack && (!(f->flags & TCP_ACK) || f->flags & TCP_RST);
+}
+
+/* no entry has this name on the LAN */
+static bool stranger_to_svm(struct tr *tr, uint8_t *frame, const struct frame *f, const struct tr_key *key)
+{
+	struct tr_entry *e = tr_find(tr, key, TR_SVM, key->port);
+	bool syn = (f->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	uint16_t port = key->port;
+
+	if (e && is_old_client(e, TR_SVM, f)) {
+		tr_del(tr, e);
+		e = NULL;
+	}
+	if (e && !tr->failed_over && !(e->is_ack && (syn || !e->known[TR_PVM])))
+		return false;
+	if (e && tr->failed_over && (!syn || !tr_follow(tr, key, TR_PVM, &port, CHAIN_LAN)))
+		return false;
+	set_ports(frame, f, f->sport, port);
+	rewrite_to_svm(tr, frame, f, NULL);
 	return true;
-}
-
-/* tsecr, ack and SACK edges of a frame for the SVM */
-static void rewrite_to_svm(struct tr *tr, uint8_t *frame, const struct frame *f, const struct tr_flow *e)
-{
-	uint32_t dseq = e ? e->dseq : 0, dts = (e ? e->dts : 0) + tr->bump;
-
-	if (!(f->flags & TCP_ACK))
-		return;
-	if (f->ts && dts && frame_be32(frame + f->ts + 4))
-		set32(frame, f, f->ts + 4, -dts);
-	if (!dseq)
-		return;
-	set32(frame, f, FRAME_TCP_ACK(f), -dseq);
-	for (uint32_t i = 0; i < 2 * f->sack_n; i++)
-		set32(frame, f, f->sack + 4 * i, -dseq);
-}
-
-/* A client's SYN at known ports: a repetition, or a new connection? NULL: not in the table (any more). */
-static struct tr_flow *client_syn(struct tr *tr, struct tr_flow *e, const struct frame *f)
-{
-	if (f->flags & TCP_ACK) { /* the guest is the client */
-		e->peer_known = true;
-		e->peer_isn = f->seq;
-		return e;
-	}
-	if (e->peer_known && e->peer_isn == f->seq)
-		return e;
-	flow_del(&tr->flows, &e->node);
-	return NULL;
 }
 
 static bool tcp_to_svm(struct tr *tr, uint8_t *frame, const struct frame *f)
 {
-	struct flow_key k;
-	struct tr_flow *e;
+	struct tr_entry *e;
+	struct tr_key key;
 
-	flow_key_to_guest(&k, f);
-	e = (struct tr_flow *)flow_find(&tr->flows, &k);
-	if (e && f->flags & TCP_SYN)
-		e = client_syn(tr, e, f);
-	if (e)
-		seen(tr, e, f);
-	if (e && e->has_p && !e->has_s)
-		return !(f->flags & TCP_ACK) || f->flags & TCP_RST;
-	rewrite_to_svm(tr, frame, f, e && e->has_p ? e : NULL);
-	return true;
-}
-
-/* An ICMP error about a TCP segment of the guest: the quoted header counts in the PVM's numbers. */
-static void icmp_to_svm(struct tr *tr, uint8_t *frame, const struct frame *f)
-{
-	const uint8_t *ip = frame + f->body + 4; /* body begins after the checksum */
-	uint32_t hlen, off;
-	struct flow_key k = { 0 };
-	struct tr_flow *e;
-
-	if (f->family != 4 || f->body_len < 4 + 20 + 8 || ip[0] >> 4 != 4 || ip[9] != 6)
-		return;
-	hlen = (ip[0] & 15) * 4u;
-	if (hlen < 20 || f->body_len < 4 + hlen + 8 || (frame_be16(ip + 6) & 0x1fff))
-		return;
-	off = f->body + 4 + hlen;
-	for (int i = 0; i < 4; i++) {
-		k.guest[i] = ip[12 + i];
-		k.peer[i] = ip[16 + i];
+	tr_key_to_guest(tr, &key, f);
+	e = tr_find(tr, &key, TR_PVM, key.port);
+	if (e && (is_used_again(e, f) || is_old_client(e, TR_PVM, f))) {
+		tr_del(tr, e);
+		e = NULL;
 	}
-	k.gport = frame_be16(frame + off);
-	k.pport = frame_be16(frame + off + 2);
-	k.vlan = f->vlan;
-	k.ethertype = f->ethertype;
-	k.proto = 6;
-	k.type = FRAME_TCP;
-	e = (struct tr_flow *)flow_find(&tr->flows, &k);
-	if (e && e->has_p && e->has_s)
-		frame_set32(frame, f, f->l4 + 2, off + 4, frame_be32(frame + off + 4) - e->dseq);
+	if (!e)
+		return stranger_to_svm(tr, frame, f, &key);
+	if (!tr_whole(e))
+		return half_to_svm(e, f);
+	note_to_svm(tr, e, f);
+	rewrite_to_svm(tr, frame, f, e);
+	return true;
 }
 
 bool tr_to_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now)
 {
 	struct frame f;
 
-	tr->now = now;
+	set_now(tr, now);
 	switch (frame_parse(&f, frame, len)) {
 	case FRAME_BAD:
 		return false;
 	case FRAME_TCP:
 		return tcp_to_svm(tr, frame, &f);
 	case FRAME_ICMP:
-		if (f.sport >> 8 == 3 || f.sport >> 8 == 11 || f.sport >> 8 == 12)
-			icmp_to_svm(tr, frame, &f);
-		return true;
+		return tr_icmp(tr, frame, &f, TR_PVM);
 	default:
-		return f.family == 0 || f.frag || f.proto != 6;
+		return pass_other(&f);
 	}
 }
 
-static void for_each(struct tr *tr, void (*fn)(struct tr *tr, struct tr_flow *e))
-{
-	struct flow_list *const lists[] = { &tr->flows.live, &tr->flows.closed };
-	struct flow_node *n, *next;
+/* --- failover --- */
 
-	for (int i = 0; i < 2; i++) {
-		for (n = lists[i]->head; n; n = next) {
-			next = n->next;
-			fn(tr, (struct tr_flow *)n);
-		}
-	}
-}
-
-static void forget_half(struct tr *tr, struct tr_flow *e)
+static void forget_half(struct tr *tr, struct tr_entry *e)
 {
-	if (!e->has_p || !e->has_s)
-		flow_del(&tr->flows, &e->node);
+	if (!tr_whole(e) && !e->syn)
+		tr_del(tr, e);
 }
 
 void tr_failover(struct tr *tr, uint32_t bump_ms)
 {
+	struct tr_entry *e;
+	uint32_t len;
+
 	tr->failed_over = true;
 	tr->bump += bump_ms;
 	for_each(tr, forget_half);
+	while (tr->first_syn) {
+		e = tr->first_syn->e;
+		len = tr_take_syn(tr, e);
+		tr_del(tr, e);
+		if (tr_from_svm(tr, tr->scratch, len, tr->now))
+			tr->ops.from_svm(tr->opaque, tr->scratch, len);
+	}
 }

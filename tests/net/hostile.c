@@ -10,6 +10,8 @@ struct state {
 	struct tr *tr;
 	uint64_t now, epoch;
 	uint64_t in, out, syns, wants, captured;
+	uint8_t waited[2048];
+	size_t waited_len;
 };
 
 enum { FLOWS = 16, HELD = 64 << 10 };
@@ -30,20 +32,32 @@ static void on_want(void *opaque, enum cm_cause cause)
 	s->wants++;
 }
 
+/* may come during a callback of the cm, so it cannot be given to it here */
+static void on_waited(void *opaque, const uint8_t *frame, size_t len)
+{
+	struct state *s = opaque;
+
+	CHECK(len >= VNET_HLEN + 14 && len <= sizeof(s->waited));
+	memcpy(s->waited, frame, len);
+	s->waited_len = len;
+}
+
 static void on_syn(void *opaque, const uint8_t *frame, size_t len)
 {
 	struct state *s = opaque;
 
 	s->syns++;
-	tr_pvm_syn(s->tr, frame, len);
+	tr_pvm_syn(s->tr, frame, len, s->now);
 }
 
 static void check_bounds(struct state *s)
 {
 	struct cm_stats st;
+	struct tr_stats ts;
 
 	cm_get_stats(s->cm, &st);
-	CHECK(st.flows <= FLOWS && tr_flows(s->tr) <= FLOWS);
+	tr_get_stats(s->tr, &ts);
+	CHECK(st.flows <= FLOWS && ts.entries <= FLOWS && ts.waiting_syns <= ts.entries);
 	CHECK(st.held_bytes <= 2 * HELD);
 }
 
@@ -77,6 +91,15 @@ static void control(struct state *s, uint8_t what)
 	}
 }
 
+static void deliver_waited(struct state *s)
+{
+	size_t len = s->waited_len;
+
+	s->waited_len = 0;
+	if (len)
+		cm_from_svm(s->cm, s->epoch, s->waited, len, s->now);
+}
+
 static void command(struct state *s, uint8_t cmd, const uint8_t *frame, size_t len)
 {
 	s->now += cmd * 10u;
@@ -92,6 +115,7 @@ static void command(struct state *s, uint8_t cmd, const uint8_t *frame, size_t l
 		control(s, len ? frame[0] : cmd);
 		cm_tick(s->cm, s->now);
 	}
+	deliver_waited(s);
 	check_bounds(s);
 }
 
@@ -146,11 +170,13 @@ void hostile_run(const uint8_t *in, size_t len)
 {
 	static const struct cm_ops ops = { on_release, on_want, on_syn };
 	struct cm_config cfg = { .max_flows = FLOWS, .max_held_bytes = HELD };
+	static const struct tr_ops tr_ops = { on_waited };
+	struct tr_config tr_cfg = { .max_flows = FLOWS };
 	struct state s = { .now = 1, .epoch = 1 };
 	size_t n;
 
 	s.cm = cm_new(&cfg, &ops, &s);
-	s.tr = tr_new(FLOWS);
+	s.tr = tr_new(&tr_cfg, &tr_ops, &s);
 	CHECK(s.cm && s.tr);
 	cm_set_capture(s.cm, on_capture);
 	cm_set_mode(s.cm, CM_COMPARE, 0);

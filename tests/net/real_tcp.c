@@ -278,10 +278,18 @@ static void on_want(void *opaque, enum cm_cause cause)
 	(void)cause; /* there is no checkpoint to be had; see cm_get_stats() */
 }
 
+static void on_waited(void *opaque, const uint8_t *frame, size_t len)
+{
+	(void)opaque;
+	(void)frame;
+	(void)len;
+	CHECK(!"not yet");
+}
+
 static void on_syn(void *opaque, const uint8_t *frame, size_t len)
 {
 	(void)opaque;
-	tr_pvm_syn(tr, frame, len);
+	tr_pvm_syn(tr, frame, len, now_us());
 }
 
 static void to_svm(uint8_t *frame, size_t len, uint64_t now)
@@ -396,6 +404,7 @@ static void phase(const char *what, double secs, double die_after_s, uint32_t lo
 int main(int argc, char **argv)
 {
 	static const struct cm_ops ops = { on_release, on_want, on_syn };
+	static const struct tr_ops tr_ops = { on_waited };
 
 	test_seed_from(argc, argv);
 	plain = argc > 2 && strcmp(argv[2], "plain") == 0;
@@ -408,7 +417,7 @@ int main(int argc, char **argv)
 		if (fork_in(&nodes[i]) == 0)
 			server(nodes[i].listener);
 	cm = cm_new(NULL, &ops, NULL);
-	tr = tr_new(0);
+	tr = tr_new(NULL, &tr_ops, NULL);
 	CHECK(cm && tr);
 	cm_set_mode(cm, CM_COMPARE, now_us());
 	cm_start_epoch(cm, 1, now_us());

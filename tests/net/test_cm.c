@@ -255,7 +255,9 @@ static void test_guest_as_client(void)
 	begin();
 	flagged(true, 1000, "", 0, F_SYN);
 	CHECK(bed.syns == 1 && bed_new(&bed) == 0);
-	flagged(false, 3333, "", 0, F_SYN);
+	flagged(false, 3333, "", 0, F_SYN); /* of another incarnation */
+	CHECK(bed_new(&bed) == 0);
+	flagged(false, 1000, "", 0, F_SYN);
 	CHECK(bed_new(&bed) == 1);
 	pvm(1001, "", 7001); /* the handshake's third: the SVM must have it too */
 	CHECK(bed_new(&bed) == 0);

@@ -41,13 +41,38 @@ static bool from_svm(struct tcp_spec s)
 static void pvm_syn(struct tcp_spec s)
 {
 	len = build_tcp(frame, &s);
-	tr_pvm_syn(tr, frame, len);
+	tr_pvm_syn(tr, frame, len, 1);
+}
+
+static void on_waited(void *opaque, const uint8_t *f, size_t n)
+{
+	(void)opaque;
+	(void)f;
+	(void)n;
+	CHECK(!"no SYN waits");
+}
+
+static const struct tr_ops ops = { on_waited };
+
+static void begin_with(size_t max_flows)
+{
+	struct tr_config cfg = { .max_flows = max_flows, .hash_seed = test_seed };
+
+	tr = tr_new(&cfg, &ops, NULL);
+	CHECK(tr);
 }
 
 static void begin(void)
 {
-	tr = tr_new(0);
-	CHECK(tr);
+	begin_with(0);
+}
+
+static struct tr_stats stats(void)
+{
+	struct tr_stats st;
+
+	tr_get_stats(tr, &st);
+	return st;
 }
 
 /* the guest is the server; PVM's timestamps are 300 ahead of the SVM's */
@@ -92,9 +117,9 @@ static void test_server(void)
 		begin();
 		connect_server(svm_first);
 		check_established();
-		CHECK(tr_flows(tr) == 1);
+		CHECK(stats().entries == 1);
 		tr_failover(tr, 50);
-		CHECK(tr_flows(tr) == 1);
+		CHECK(stats().entries == 1);
 		CHECK(from_svm(spec(false, F_ACK, SVM_ISN + 20, 1, 1020, 10)));
 		CHECK(result(false).tsval == 1370 && result(false).seq == (uint32_t)PVM_ISN + 20);
 		CHECK(to_svm(spec(true, F_ACK, 1, PVM_ISN + 20, 11, 1370)));
@@ -133,7 +158,7 @@ static void test_unknown_is_identity(void)
 	CHECK(to_svm(s));
 	memcpy(copy, frame, len);
 	CHECK(build_tcp(frame, &s) == len && memcmp(copy, frame, len) == 0);
-	CHECK(tr_flows(tr) == 0);
+	CHECK(stats().entries == 0);
 	tr_failover(tr, 50);
 	CHECK(to_svm(spec(true, F_ACK, 1, 2, 3, 100)) && result(true).tsecr == 50);
 	CHECK(to_svm(spec(true, F_SYN, 1, 0, 3, 0)) && result(true).tsecr == 0);
@@ -141,12 +166,13 @@ static void test_unknown_is_identity(void)
 	tr_free(tr);
 }
 
+/* a client's SYN alone, which anybody can forge, leaves the old connection as it is */
 static void test_new_incarnation(void)
 {
 	begin();
 	connect_server(false);
 	CHECK(to_svm(spec(true, F_SYN, PEER_ISN + 999, 0, 9, 0)));
-	CHECK(tr_flows(tr) == 0);
+	check_established();
 	CHECK(from_svm(spec(false, F_SYN | F_ACK, 42, PEER_ISN + 1000, 1000, 9)));
 	CHECK(result(false).seq == 42);
 	pvm_syn(spec(false, F_SYN | F_ACK, 142, PEER_ISN + 1000, 1000, 9));
@@ -155,24 +181,12 @@ static void test_new_incarnation(void)
 	tr_free(tr);
 }
 
-static void test_guest_as_client(void)
-{
-	begin();
-	pvm_syn(spec(false, F_SYN, PVM_ISN, 0, 1300, 0));
-	CHECK(from_svm(spec(false, F_SYN, SVM_ISN, 0, 1000, 0)));
-	CHECK(result(false).seq == PVM_ISN);
-	CHECK(to_svm(spec(true, F_SYN | F_ACK, PEER_ISN, PVM_ISN + 1, 9, 1300)));
-	CHECK(result(true).ack == SVM_ISN + 1 && result(true).tsecr == 1000);
-	check_established();
-	tr_free(tr);
-}
-
 static void test_reset(void)
 {
 	begin();
 	connect_server(false);
 	tr_reset(tr);
-	CHECK(tr_flows(tr) == 0);
+	CHECK(stats().entries == 0);
 	CHECK(from_svm(spec(false, F_ACK, 43, 1, 1000, 9)) && result(false).seq == 43);
 	tr_free(tr);
 }
@@ -182,9 +196,9 @@ static void test_failover_forgets_halves(void)
 	begin();
 	pvm_syn(spec(false, F_SYN | F_ACK, PVM_ISN, PEER_ISN + 1, 1300, 9));
 	tr_failover(tr, 0);
-	CHECK(tr_flows(tr) == 0);
+	CHECK(stats().entries == 0);
 	CHECK(from_svm(spec(false, F_SYN | F_ACK, 77, PEER_ISN + 1, 1000, 9)) && result(false).seq == 77);
-	CHECK(tr_flows(tr) == 0);
+	CHECK(stats().entries == 0);
 	CHECK(to_svm(spec(true, F_ACK, 1, 78, 3, 4)) && result(true).ack == 78);
 	tr_free(tr);
 }
@@ -196,43 +210,125 @@ static void test_new_connection_after_failover(void)
 	connect_server(false);
 	tr_failover(tr, 0);
 	CHECK(from_svm(spec(false, F_SYN | F_ACK, 77, PEER_ISN + 999, 1000, 9)));
-	CHECK(result(false).seq == 77 && tr_flows(tr) == 0);
+	CHECK(result(false).seq == 77 && stats().entries == 0);
 	CHECK(from_svm(spec(false, F_ACK, 78, PEER_ISN + 999, 1000, 9)) && result(false).seq == 78);
 	tr_free(tr);
 }
 
-static void test_table_is_bounded(void)
+static void syn_ack(uint16_t port, uint32_t pvm, uint32_t svm)
 {
-	struct tcp_spec s = spec(false, F_SYN | F_ACK, 60, 1, 1300, 9);
+	struct tcp_spec s = spec(false, F_SYN | F_ACK, pvm, PEER_ISN + 1, 1300, 9);
 
-	tr = tr_new(100);
-	for (uint16_t i = 0; i < 5000; i++) {
-		s.pport = i;
-		pvm_syn(s);
+	s.pport = port;
+	pvm_syn(s);
+	s.seq = svm;
+	from_svm(s);
+}
+
+static struct tcp_spec at_port(uint16_t port, struct tcp_spec s)
+{
+	s.pport = port;
+	return s;
+}
+
+static void open_port(uint16_t port)
+{
+	syn_ack(port, 60 + port, 7000 + port);
+	CHECK(to_svm(at_port(port, spec(true, F_ACK, PEER_ISN + 1, 61 + port, 10, 1300))));
+	CHECK(result(true).ack == 7001u + port);
+}
+
+static bool is_translated(uint16_t port)
+{
+	CHECK(to_svm(at_port(port, spec(true, F_ACK, PEER_ISN + 1, 61 + port, 10, 1300))));
+	return result(true).ack == 7001u + port;
+}
+
+/* A flood costs open connections nothing, whoever answers half of it by guessing. */
+static void test_syn_flood(void)
+{
+	begin_with(100);
+	for (uint16_t i = 0; i < 90; i++)
+		open_port(i);
+	for (uint32_t i = 0; i < 5000; i++) {
+		syn_ack((uint16_t)(1000 + i), 60, 7000);
+		if (i % 2)
+			to_svm(at_port((uint16_t)(1000 + i),
+				spec(true, F_ACK, PEER_ISN + 1, 61 + 65536 + i * 7919, 10, 1300)));
 	}
-	CHECK(tr_flows(tr) == 100);
+	CHECK(stats().entries == 100 && stats().full == 0);
+	for (uint16_t i = 0; i < 90; i++)
+		CHECK(is_translated(i));
 	tr_free(tr);
 }
 
-/* the header that an ICMP error quotes is in the PVM's numbers */
-static void test_icmp_error(void)
+/* full of open connections: a new one is not translated, which is counted, and it does not come about */
+static void test_full(void)
 {
-	uint8_t quote[64];
-	struct tcp_spec s = spec(false, F_ACK, PVM_ISN + 100, 1, 0, 0);
-	size_t n;
-	uint32_t sum = 0;
+	begin_with(100);
+	for (uint16_t i = 0; i < 100; i++)
+		open_port(i);
+	CHECK(stats().full == 0);
+	pvm_syn(at_port(500, spec(false, F_SYN | F_ACK, 60, PEER_ISN + 1, 1300, 9)));
+	CHECK(!from_svm(at_port(500, spec(false, F_SYN | F_ACK, 7000, PEER_ISN + 1, 1000, 9))));
+	CHECK(stats().full == 2 && stats().entries == 100);
+	for (uint16_t i = 0; i < 100; i++)
+		CHECK(is_translated(i));
+	tr_reset(tr);
+	open_port(500);
+	tr_free(tr);
+}
 
-	begin();
-	connect_server(false);
-	build_tcp(frame, &s);
-	memcpy(quote, frame + VNET_HLEN + 14, 28);
-	n = build_icmp(frame, true, 3, 1500, quote, 28);
-	CHECK(tr_to_svm(tr, frame, n, 1));
-	CHECK(frame[VNET_HLEN + 14 + 20 + 8 + 20 + 6] == (SVM_ISN + 100) >> 8);
-	CHECK(frame[VNET_HLEN + 14 + 20 + 8 + 20 + 7] == ((SVM_ISN + 100) & 255));
-	for (size_t i = VNET_HLEN + 34; i < n; i += 2)
-		sum += (uint32_t)frame[i] << 8 | frame[i + 1];
-	CHECK((sum & 0xffff) + (sum >> 16) == 0xffff);
+/* what is over makes room: each way to end a connection */
+static void end_connection(uint16_t port, int how)
+{
+	uint32_t p = 61u + port, s = 7001u + port;
+	struct tcp_spec f;
+
+	CHECK(from_svm(at_port(port, spec(false, F_ACK, s, PEER_ISN + 6, 1000, 10))));
+	switch (how) {
+	case 0:
+		CHECK(from_svm(at_port(port, spec(false, F_RST, s, 0, 0, 0))));
+		break;
+	case 1:
+		CHECK(to_svm(at_port(port, spec(true, F_RST, PEER_ISN + 6, 0, 0, 0))));
+		break;
+	default:
+		f = at_port(port, spec(false, F_FIN | F_ACK, s, PEER_ISN + 6, 1000, 10));
+		CHECK(from_svm(f));
+		f = at_port(port, spec(true, F_FIN | F_ACK, PEER_ISN + 6, p + 6, 10, 1300));
+		CHECK(to_svm(f));
+		CHECK(from_svm(at_port(port, spec(false, F_ACK, s + 6, PEER_ISN + 12, 1000, 10))));
+	}
+}
+
+static void test_over_makes_room(void)
+{
+	for (int how = 0; how < 3; how++) {
+		begin_with(10);
+		for (uint16_t i = 0; i < 10; i++)
+			open_port(i);
+		end_connection(4, how);
+		CHECK(is_translated(4)); /* repetitions still are */
+		open_port(20);
+		CHECK(stats().full == 0 && !is_translated(4) && is_translated(3) && is_translated(5));
+		tr_free(tr);
+	}
+}
+
+/* a RST that the guest does not take ends nothing */
+static void test_forged_rst(void)
+{
+	begin_with(1);
+	open_port(4);
+	CHECK(from_svm(at_port(4, spec(false, F_ACK, 7005, PEER_ISN + 6, 1000, 10))));
+	CHECK(to_svm(at_port(4, spec(true, F_RST, PEER_ISN + 7, 0, 0, 0))));
+	syn_ack(5, 60, 7000);
+	CHECK(stats().full && is_translated(4));
+	CHECK(to_svm(at_port(4, spec(true, F_RST, PEER_ISN + 6, 0, 0, 0))));
+	CHECK(from_svm(at_port(4, spec(false, F_ACK, 7005, PEER_ISN + 6, 1000, 10))));
+	syn_ack(5, 60, 7000);
+	CHECK(is_translated(4));
 	tr_free(tr);
 }
 
@@ -241,6 +337,7 @@ static void test_round_trip(uint64_t seed)
 {
 	struct rnd r = { seed };
 
+	begin();
 	for (int i = 0; i < 20000; i++) {
 		uint32_t p = (uint32_t)rnd_next(&r), s = (uint32_t)rnd_next(&r), d = rnd_below(&r, 99999);
 		struct tcp_spec x = spec(false, F_SYN | F_ACK, p, 1, 1 | (uint32_t)rnd_next(&r), 9);
@@ -249,7 +346,6 @@ static void test_round_trip(uint64_t seed)
 
 		for (size_t k = 0; k < sizeof(data); k++)
 			data[k] = (char)rnd_next(&r);
-		begin();
 		x.v6 = rnd_below(&r, 2);
 		x.vlan = rnd_below(&r, 2);
 		x.odd_ts = rnd_below(&r, 2);
@@ -274,8 +370,9 @@ static void test_round_trip(uint64_t seed)
 		CHECK(out.ack == s + d && (x.tsecr == 0 || out.tsecr == x.tsval));
 		CHECK(out.nsack == x.nsack && (!x.nsack || out.sack[1] == s + d));
 		CHECK(out.len == x.len && memcmp(out.data, data, x.len) == 0);
-		tr_free(tr);
+		tr_reset(tr);
 	}
+	tr_free(tr);
 }
 
 int main(int argc, char **argv)
@@ -287,12 +384,13 @@ int main(int argc, char **argv)
 	test_svm_not_ready();
 	test_unknown_is_identity();
 	test_new_incarnation();
-	test_guest_as_client();
 	test_reset();
 	test_failover_forgets_halves();
 	test_new_connection_after_failover();
-	test_table_is_bounded();
-	test_icmp_error();
+	test_syn_flood();
+	test_full();
+	test_over_makes_room();
+	test_forged_rst();
 	test_round_trip(seed);
 	puts("ok");
 	return 0;
