@@ -40,6 +40,7 @@ enum {
 	T_SVM_URG = 1 << 20,
 	T_AUTH = 1 << 21,    /* its segments are signed: none may be altered */
 	T_SYN_TOLD = 1 << 22, /* the translator knows of the PVM's SYN in this epoch */
+	T_PVM_URG = 1 << 23,
 };
 
 /* TCP flags that frame.h has no use for */
@@ -57,12 +58,12 @@ struct tcp_state {
 	uint32_t ts_out;   /* latest that left */
 	uint16_t pvm_window, svm_window, window_out; /* last of each, as in the header */
 	uint8_t wscale, offer;    /* offer: in the SYN of the guest as client; 0xff: none */
-	uint32_t base;     /* where the PVM stood when this epoch began */
 	uint64_t reset_until; /* the peer has just reset the connection */
 	uint32_t pvm_fin, svm_fin;
 	uint32_t safe;     /* what may leave while the boundary is not held yet */
 	uint32_t ack_safe;
-	uint32_t svm_urg;  /* its urgent mark: after the last urgent byte */
+	uint32_t pvm_urg, svm_urg; /* urgent marks: after the last urgent byte */
+	uint32_t urg_safe; /* marks up to here were said before this epoch */
 	/* of the handshake */
 	uint32_t isn, svm_isn, syn_ack, svm_syn_ack, peer_isn; /* svm_isn: in the SVM's own count */
 	uint32_t first;    /* position of the first payload seen, where the SYN was not */

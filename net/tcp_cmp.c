@@ -257,7 +257,7 @@ static void learn_position(struct cm *cm, struct flow *fl, uint32_t seq)
 	if (tcp_knows(fl, T_POS))
 		return;
 	t->known |= T_POS;
-	t->matched = t->safe = t->base = t->pvm_next = t->first = seq;
+	t->matched = t->safe = t->urg_safe = t->pvm_next = t->first = seq;
 	if (fl->said.head && fl->said.head->seq - seq + FAR >= 2 * FAR)
 		cm_drop_said(cm, fl);
 	forget_said(cm, fl);
@@ -308,7 +308,6 @@ static void pvm_rst(struct cm *cm, struct flow *fl, const struct frame *f, uint6
 		return;
 	}
 	tcp_leave(cm, fl, f, now);
-	flow_set_closed(&cm->flows, &fl->node, true);
 }
 
 /* --- the SVM's segments --- */
@@ -452,6 +451,10 @@ static void note_pvm(struct flow *fl, const struct frame *f)
 	uint32_t end = f->seq + f->body_len + !!(f->flags & TCP_SYN) + !!(f->flags & TCP_FIN);
 	bool known = tcp_knows(fl, T_PVM_ACK);
 
+	if (f->flags & TCP_URG) {
+		t->pvm_urg = tcp_urgent_mark(f);
+		t->known |= T_PVM_URG;
+	}
 	if (!(f->flags & TCP_ACK))
 		return;
 	t->pvm_seq = known ? seq_max(t->pvm_seq, end) : end;
@@ -547,7 +550,8 @@ void tcp_new_epoch(struct flow *fl, bool was_held)
 
 	if (was_held)
 		t->safe = t->matched;
-	t->matched = t->base = t->pvm_next;
+	t->matched = t->pvm_next;
+	t->urg_safe = tcp_knows(fl, T_PVM_URG) ? seq_max(t->pvm_next, t->pvm_urg) : t->pvm_next;
 	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SYN_TOLD | T_SVM_SYN | T_SVM_FIN | T_SVM_RST | T_SVM_WINDOW |
 			       T_ACK_OK | T_ACK_SAFE | T_SVM_URG);
 	if (tcp_knows(fl, T_PVM_FIN)) { /* and so did its copy */

@@ -71,11 +71,11 @@ static bool urgent_agrees(const struct cm *cm, const struct flow *fl, const stru
 	uint32_t mark = tcp_urgent_mark(f);
 
 	if (!(f->flags & TCP_URG))
-		return !tcp_knows(fl, T_SVM_URG) || !seq_after(t->svm_urg, t->base) ||
+		return !tcp_knows(fl, T_SVM_URG) || !seq_after(t->svm_urg, t->urg_safe) ||
 		       t->svm_urg - f->seq - 1 >= f->body_len;
 	if (cm_pending(cm))
 		return false;
-	return (tcp_knows(fl, T_SVM_URG) && t->svm_urg == mark) || !seq_after(mark, t->base);
+	return (tcp_knows(fl, T_SVM_URG) && t->svm_urg == mark) || !seq_after(mark, t->urg_safe);
 }
 
 bool tcp_agrees(const struct cm *cm, const struct flow *fl, const struct frame *f)
@@ -198,6 +198,13 @@ static void emit_as(struct cm *cm, struct flow *fl, const struct frame *f, uint3
 	ack_left(cm, fl, ack, window);
 }
 
+/* nobody waits for an acknowledgement any more */
+static void connection_over(struct cm *cm, struct flow *fl)
+{
+	cm_drop_owed(cm, fl);
+	flow_set_closed(&cm->flows, &fl->node, true);
+}
+
 /* a frame of which all bytes may leave goes, its acknowledgement as far as allowed */
 void tcp_leave(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
 {
@@ -206,6 +213,8 @@ void tcp_leave(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t n
 
 	if (!(f->flags & TCP_ACK) || (f->flags & (TCP_SYN | TCP_RST))) {
 		cm_emit(cm, f->data, f->len);
+		if (f->flags & TCP_RST)
+			connection_over(cm, fl);
 		return;
 	}
 	ack = seq_min(f->ack, ack_allowed(cm, fl));
@@ -266,9 +275,7 @@ void tcp_release(struct cm *cm, struct flow *fl, uint64_t now)
 		frame_parse(&f, b->data, b->len);
 		if (!tcp_agrees(cm, fl, &f))
 			return;
-		if (b->flags & TCP_RST)
-			flow_set_closed(&cm->flows, &fl->node, true);
-		else if (!cm_pending(cm))
+		if (!(b->flags & TCP_RST) && !cm_pending(cm))
 			cm_lag(cm, b->time, now);
 		tcp_leave(cm, fl, &f, now);
 		cm_drop(cm, fl, b);

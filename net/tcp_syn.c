@@ -102,7 +102,7 @@ static void new_incarnation(struct cm *cm, struct flow *fl, const struct frame *
 		.known = T_POS | T_SYN | T_SYN_WAIT | T_SYN_TOLD | (old.known & stays),
 		.matched = f->seq,
 		.safe = f->seq,
-		.base = f->seq,
+		.urg_safe = f->seq,
 		.pvm_next = f->seq + 1,
 		.isn = f->seq,
 		.offer = f->wscale,

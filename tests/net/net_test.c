@@ -139,6 +139,12 @@ static uint8_t *build_options(uint8_t *p, const struct tcp_spec *s)
 		for (unsigned i = 0; i < 2 * s->nsack; i++)
 			p = p32(p, s->sack[i]);
 	}
+	if (s->odd_opt) {
+		*p++ = s->odd_opt;
+		*p++ = 18;
+		memset(p, 0x5a, 16);
+		p += 16;
+	}
 	while ((p - start) % 4)
 		*p++ = 1;
 	return p;
@@ -163,13 +169,14 @@ size_t build_tcp(uint8_t *out, const struct tcp_spec *s)
 	p = p32(p32(p, s->seq), s->ack);
 	*p++ = (uint8_t)((20 + olen) / 4 << 4);
 	*p++ = s->flags;
-	p = p32(p16(p, s->shut ? 0 : s->window ? s->window : 500), 0);
+	p = p16(p16(p16(p, s->shut ? 0 : s->window ? s->window : 500), 0), s->urg);
 	memcpy(p, opts, olen);
 	p += olen;
 	if (s->len)
 		memcpy(p, s->data, s->len);
 	p += s->len;
-	p16(tcp + 16, ~sum(pseudo(tcp, s->v6, 6, n), tcp, n));
+	out[0] = s->partial;
+	p16(tcp + 16, s->partial ? pseudo(tcp, s->v6, 6, n) : ~sum(pseudo(tcp, s->v6, 6, n), tcp, n));
 	return (size_t)(p - out);
 }
 
@@ -233,6 +240,8 @@ bool checksums_ok(const uint8_t *f, size_t len)
 		return false;
 	if (v6 && g16(f + l4 - 36) != n)
 		return false;
+	if (f[0] & 1)
+		return sum(pseudo(f + l4, v6, 6, n), NULL, 0) == g16(f + l4 + 16);
 	return sum(pseudo(f + l4, v6, 6, n), f + l4, n) == 0xffff;
 }
 
@@ -271,6 +280,8 @@ bool parse_seg(const uint8_t *f, size_t len, bool to_guest, struct seg *s)
 	s->ack = g32(t + 8);
 	s->flags = t[13];
 	s->window = (uint16_t)g16(t + 14);
+	s->urg = (uint16_t)g16(t + 18);
+	s->ipid = v6 ? 0 : (uint16_t)g16(f + l4 - 16);
 	s->data = t + hlen;
 	s->len = (uint32_t)(len - l4 - hlen);
 	parse_options(s, t + 20, t + hlen);

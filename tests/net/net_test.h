@@ -34,7 +34,7 @@ uint32_t rnd_below(struct rnd *r, uint32_t n);
 /* the seed: argv[1], or (none, 0) the time; printed */
 uint64_t test_seed_from(int argc, char **argv);
 
-enum { F_FIN = 1, F_SYN = 2, F_RST = 4, F_PSH = 8, F_ACK = 16 };
+enum { F_FIN = 1, F_SYN = 2, F_RST = 4, F_PSH = 8, F_ACK = 16, F_URG = 32, F_ECE = 64, F_CWR = 128 };
 
 struct tcp_spec {
 	bool to_guest, v6, vlan, odd_ts; /* odd_ts: timestamps at an odd offset */
@@ -47,6 +47,9 @@ struct tcp_spec {
 	unsigned nsack;
 	uint32_t sack[8];
 	uint16_t window, ipid;           /* window 0: some */
+	uint16_t urg;                    /* urgent pointer */
+	uint8_t odd_opt;                 /* kind of one more option, of 18 bytes; 0: none */
+	bool partial;                    /* checksum left to do, as with offloads */
 	bool shut;                       /* but 0 */
 	const void *data;
 	size_t len;
@@ -65,7 +68,7 @@ struct seg { /* what a TCP frame says, parsed independently of net/frame.c */
 	uint32_t seq, ack, tsval, tsecr, sack[8];
 	unsigned nsack;
 	uint8_t flags;
-	uint16_t gport, pport, window;
+	uint16_t gport, pport, window, urg, ipid;
 	const uint8_t *data;
 	uint32_t len;
 };
