@@ -27,6 +27,7 @@
 #define CHUNK 512u /* elements */
 #define AREA 16u   /* chunks in one allocation, once there are as many */
 #define CANDIDATES 64
+#define FLOW_MAX ((1u << 30) - 1) /* an index has so many bits */
 #define FIRST_SLOTS 64u
 #define HUGE_PAGE (2u << 20)
 
@@ -52,13 +53,8 @@ static inline uint64_t load64(const void *p)
 
 static inline void key_words(const struct flow_key *k, uint64_t w[WORDS])
 {
-	const uint8_t *p = (const uint8_t *)k;
-	uint32_t last;
-
-	for (int i = 0; i < WORDS - 1; i++)
-		w[i] = load64(p + 8 * i);
-	memcpy(&last, p + 40, 4);
-	w[5] = last;
+	for (int i = 0; i < WORDS; i++)
+		w[i] = load64((const uint8_t *)k + 8 * i);
 }
 
 static inline uint32_t hash_words(const struct flow_table *t, const uint64_t w[WORDS])
@@ -118,7 +114,7 @@ int flow_table_init(struct flow_table *t, size_t max, size_t size, uint64_t seed
 	const struct flow_ops *ops, void *opaque)
 {
 	memset(t, 0, sizeof(*t));
-	t->max = max < UINT32_MAX / 4 ? max : UINT32_MAX / 4;
+	t->max = max < FLOW_MAX ? max : FLOW_MAX;
 	t->size = (size + FLOW_LINE - 1) & ~(size_t)(FLOW_LINE - 1);
 	t->close_us = close_us;
 	t->ops = ops;
@@ -175,31 +171,33 @@ static void set_addresses(struct flow_key *k, const struct frame *f, bool from_g
 
 /* four adjacent fields in one store; see load64() */
 /* bytes in the order of memory, to be stored at once; see load64() */
-static inline uint64_t pack(uint16_t a, uint16_t b, uint16_t c, uint16_t d)
+static inline void put64(void *to, uint16_t a, uint16_t b, uint16_t c, uint16_t d)
 {
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-	return (uint64_t)a | (uint64_t)b << 16 | (uint64_t)c << 32 | (uint64_t)d << 48;
+	uint64_t w = (uint64_t)a | (uint64_t)b << 16 | (uint64_t)c << 32 | (uint64_t)d << 48;
 #else
-	return (uint64_t)d | (uint64_t)c << 16 | (uint64_t)b << 32 | (uint64_t)a << 48;
+	uint64_t w = (uint64_t)d | (uint64_t)c << 16 | (uint64_t)b << 32 | (uint64_t)a << 48;
 #endif
+	memcpy(to, &w, 8);
 }
 
 static inline void key_of(struct flow_key *k, const struct frame *f, bool from_guest)
 {
 	uint16_t gport = from_guest ? f->sport : f->dport, pport = from_guest ? f->dport : f->sport;
-	const uint8_t kind[2] = { f->proto, (uint8_t)f->type };
-	uint64_t w[2] = { pack(gport, pport, f->vlan, f->ethertype) };
-	uint16_t last;
+	const uint32_t tags = f->vlan;
+	const uint8_t bytes[2] = { f->proto, (uint8_t)f->type };
+	uint16_t vlan[2], kind;
 
-	memcpy(&last, kind, 2);
-	w[1] = pack(f->extra, last, 0, 0);
+	memcpy(vlan, &tags, 4);
+	memcpy(&kind, bytes, 2);
 	set_addresses(k, f, from_guest);
-	memcpy((uint8_t *)k + offsetof(struct flow_key, gport), w, 8);
-	memcpy((uint8_t *)k + offsetof(struct flow_key, extra), w + 1, 4);
+	put64((uint8_t *)k + offsetof(struct flow_key, gport), gport, pport, vlan[0], vlan[1]);
+	put64((uint8_t *)k + offsetof(struct flow_key, ethertype), f->ethertype, f->extra, kind, 0);
 }
 
-_Static_assert(offsetof(struct flow_key, extra) == 40 && offsetof(struct flow_key, proto) == 42 &&
-		       offsetof(struct flow_key, type) == 43, "see key_of()");
+_Static_assert(offsetof(struct flow_key, vlan) == offsetof(struct flow_key, gport) + 4 &&
+		       offsetof(struct flow_key, proto) == offsetof(struct flow_key, ethertype) + 4,
+	"see key_of()");
 
 void flow_key_from_guest(struct flow_key *k, const struct frame *f)
 {
@@ -216,6 +214,14 @@ void flow_key_to_guest(struct flow_key *k, const struct frame *f)
 static struct flow_node *element(const struct flow_table *t, uint32_t index)
 {
 	return (struct flow_node *)(t->chunks[index / CHUNK] + index % CHUNK * t->size);
+}
+
+uint32_t flow_hash(const struct flow_table *t, const struct flow_key *k)
+{
+	uint64_t w[WORDS];
+
+	key_words(k, w);
+	return hash_words(t, w);
 }
 
 struct flow_node *flow_find(const struct flow_table *t, const struct flow_key *k)
@@ -254,7 +260,7 @@ static void remove_slot(struct flow_table *t, const struct flow_node *n)
 	struct flow_slot *s = t->slots;
 	uint32_t i = n->hash & t->mask, j;
 
-	while (s[i].place != n->index + 1)
+	while (s[i].place != (uint32_t)n->index + 1)
 		i = (i + 1) & t->mask;
 	for (j = (i + 1) & t->mask; s[j].place; j = (j + 1) & t->mask) {
 		if (((j - s[j].hash) & t->mask) < ((j - i) & t->mask))
@@ -301,7 +307,7 @@ static void unlink_node(struct flow_list *l, struct flow_node *n)
 
 static void append_node(struct flow_list *l, struct flow_node *n)
 {
-	n->touched = false;
+	n->touched = 0;
 	n->next = NULL;
 	n->prev = l->tail;
 	*(l->tail ? &l->tail->next : &l->head) = n;
@@ -419,7 +425,6 @@ static struct flow_node *take(struct flow_table *t)
 struct flow_node *flow_add(struct flow_table *t, const struct flow_key *k, uint64_t now)
 {
 	struct flow_node *n;
-	uint64_t w[WORDS];
 
 	expire(t, now);
 	if (t->n >= t->max && !evict_from(t, &t->closed) && !evict_from(t, &t->live))
@@ -427,8 +432,7 @@ struct flow_node *flow_add(struct flow_table *t, const struct flow_key *k, uint6
 	if (!grow_slots(t) || !(n = take(t)))
 		return NULL;
 	n->key = *k;
-	key_words(k, w);
-	n->hash = hash_words(t, w);
+	n->hash = flow_hash(t, k);
 	n->used = now;
 	put_slot(t->slots, t->mask, (struct flow_slot){ n->hash, n->index + 1 });
 	append_node(&t->live, n);

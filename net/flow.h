@@ -19,19 +19,21 @@
 struct flow_key {
 	uint8_t guest[16], peer[16]; /* IPv4: the first four bytes; no IP: the MACs */
 	uint16_t gport, pport;
-	uint16_t vlan, ethertype, extra;
+	uint32_t vlan;
+	uint16_t ethertype, extra;
 	uint8_t proto, type;
+	uint16_t zero;
 };
-_Static_assert(sizeof(struct flow_key) == 44, "no padding");
+_Static_assert(sizeof(struct flow_key) == 48, "no padding: keys are hashed and compared as words");
 
 /* What each frame needs is in the first line. */
 struct flow_node {
 	struct flow_key key;
-	uint32_t hash;
 	uint64_t used;                 /* time */
-	uint32_t index;                /* the element's, for good */
-	bool closed;                   /* on the list of those that may go first */
-	bool touched;                  /* used since it was put on its list */
+	uint32_t hash;
+	uint32_t index : 30;           /* the element's, for good */
+	uint32_t closed : 1;           /* on the list of those that may go first */
+	uint32_t touched : 1;          /* used since it was put on its list */
 	struct flow_node *prev, *next; /* on its list; next: on the free list */
 };
 
@@ -73,6 +75,7 @@ void flow_table_free(struct flow_table *t);
 void flow_key_from_guest(struct flow_key *k, const struct frame *f);
 void flow_key_to_guest(struct flow_key *k, const struct frame *f);
 
+uint32_t flow_hash(const struct flow_table *t, const struct flow_key *k);
 struct flow_node *flow_find(const struct flow_table *t, const struct flow_key *k);
 /* A new element, not closed, for a key that is not in the table, throwing out an idle one if need be.
  * NULL: full of flows that are not idle, or out of memory. */
@@ -86,7 +89,7 @@ static inline void flow_touch(struct flow_table *t, struct flow_node *n, uint64_
 {
 	(void)t;
 	n->used = now;
-	n->touched = true;
+	n->touched = 1;
 }
 
 #endif
