@@ -4,23 +4,27 @@
  *
  * Commands are rows of a table; all but `run` talk to the daemon over its control socket.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include "cli/ask.h"
+#include "cli/explain.h"
 #include "cli/show.h"
 #include "common/log.h"
 #include "daemon/daemon.h"
 
+#define DEFAULT_REPORTS 10
+#define MAX_REPORTS 1000
+
 struct options {
-	const char *node;
+	const char *node, *pcap;
+	unsigned long last;
 	bool json, verify, debug;
 };
 
@@ -29,66 +33,12 @@ struct command {
 	int (*run)(const struct config *c, const struct options *o);
 };
 
-static int fail(const char *what, const char *why)
-{
-	fprintf(stderr, "colo: %s: %s\n", what, why);
-	return 1;
-}
-
-/* --- talking to the daemon --- */
-
-static int dial(const struct config *c, char *path, size_t size)
-{
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	struct timeval limit = { .tv_sec = 10 };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	snprintf(path, size, "%s/colo.sock", config_local(c)->state);
-	if (snprintf(a.sun_path, sizeof(a.sun_path), "%s", path) >= (int)sizeof(a.sun_path))
-		return -ENAMETOOLONG;
-	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
-		return -errno;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	return fd;
-}
-
-/* new reference, or NULL after a message */
-static json_t *ask(const struct config *c, json_t *request)
-{
-	char path[CONFIG_PATH_MAX + 16], *text = json_dumps(request, JSON_COMPACT);
-	int fd = dial(c, path, sizeof(path));
-	json_t *answer = NULL;
-	FILE *f;
-
-	json_decref(request);
-	if (fd < 0) {
-		fail(path, fd == -ENOENT || fd == -ECONNREFUSED ?
-			   "no daemon runs here for this VM (start it with colo run)" : strerror(-fd));
-		free(text);
-		return NULL;
-	}
-	f = fdopen(fd, "r+");
-	if (f && text && dprintf(fd, "%s\n", text) > 0)
-		answer = json_loadf(f, JSON_DISABLE_EOF_CHECK, NULL);
-	if (f)
-		fclose(f);
-	free(text);
-	if (!answer)
-		fail(path, "the daemon does not answer");
-	return answer;
-}
-
 static int simple(const struct config *c, json_t *request)
 {
-	json_t *a = ask(c, request);
-	int r = 1;
+	json_t *a = ask_once(c, request);
 
-	if (a && json_is_true(json_object_get(a, "ok")))
-		r = 0;
-	else if (a)
-		fail(config_local(c)->name, json_string_value(json_object_get(a, "error")));
 	json_decref(a);
-	return r;
+	return a ? 0 : 1;
 }
 
 /* --- commands --- */
@@ -96,25 +46,29 @@ static int simple(const struct config *c, json_t *request)
 static int do_run(const struct config *c, const struct options *o)
 {
 	if (geteuid() != 0)
-		return fail("run", "must be root: it makes a TAP, tracks QEMU's memory and owns the VM");
+		return ask_fail("run", "must be root: it makes a TAP, tracks QEMU's memory and owns the VM");
 	if (o->debug)
 		log_set_level(LOG_DEBUG);
 	return daemon_run(c);
 }
 
+static void print_json(json_t *o)
+{
+	json_object_del(o, "ok");
+	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+	printf("\n");
+}
+
 static int do_status(const struct config *c, const struct options *o)
 {
-	json_t *s = ask(c, json_pack("{s:s}", "command", "status"));
+	json_t *s = ask_once(c, json_pack("{s:s}", "command", "status"));
 
 	if (!s)
 		return 1;
-	json_object_del(s, "ok");
-	if (o->json) {
-		json_dumpf(s, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
-		printf("\n");
-	} else {
+	if (o->json)
+		print_json(s);
+	else
 		show_status(s);
-	}
 	json_decref(s);
 	return 0;
 }
@@ -134,6 +88,39 @@ static int do_stop(const struct config *c, const struct options *o)
 	return simple(c, json_pack("{s:s}", "command", "stop"));
 }
 
+static int explain(struct ask *a, const struct options *o)
+{
+	json_t *answer = ask(a, json_pack("{s:s s:I}", "command", "explain", "last", (json_int_t)o->last));
+	long packets = 0;
+
+	if (answer && o->pcap)
+		packets = explain_save(a, o->pcap);
+	if (!answer || packets < 0) {
+		json_decref(answer);
+		return 1;
+	}
+	if (o->json)
+		print_json(answer);
+	else
+		explain_show(answer);
+	if (o->pcap && !o->json)
+		printf("%ld packets in %s\n", packets, o->pcap);
+	json_decref(answer);
+	return 0;
+}
+
+static int do_explain(const struct config *c, const struct options *o)
+{
+	struct ask a;
+	int r;
+
+	if (ask_open(&a, c) < 0)
+		return 1;
+	r = explain(&a, o);
+	ask_close(&a);
+	return r;
+}
+
 static int do_check(const struct config *c, const struct options *o)
 {
 	printf("%s: VM %s, this node is %s\n", c->path, c->name, config_local(c)->name);
@@ -144,6 +131,7 @@ static const struct command commands[] = {
 	{ "run", "run this node's part of the VM, in the foreground", do_run },
 	{ "status", "show role, state, checkpoints, pauses (--json for scripts)", do_status },
 	{ "checkpoint", "take a checkpoint now (--verify: compare all RAM on both hosts)", do_checkpoint },
+	{ "explain", "on the primary: show how the VMs' last answers differed", do_explain },
 	{ "failover", "on the secondary: take over and serve", do_failover },
 	{ "stop", "on the primary: end the VM on both hosts; on the secondary: end protection", do_stop },
 	{ "check", "read the configuration and say what is wrong with it", do_check },
@@ -160,7 +148,9 @@ static void usage(FILE *f)
 		fprintf(f, "  %-12s%s\n", commands[i].name, commands[i].help);
 	fprintf(f, "\nOptions:\n"
 		"  --node NAME  which [host NAME] of CONFIG this is (default: the host's name)\n"
-		"  --json       status: as JSON\n"
+		"  --json       status, explain: as JSON\n"
+		"  --last N     explain: so many reports at most (default: 10)\n"
+		"  --pcap FILE  explain: write the packets concerned to FILE, for Wireshark\n"
 		"  --verify     checkpoint: hash all RAM on both hosts (the guest stands still meanwhile)\n"
 		"  --debug      run: log each checkpoint\n"
 		"  --version    print the version\n"
@@ -178,17 +168,30 @@ static const struct command *find_command(const char *name)
 	return NULL;
 }
 
+static bool parse_count(const char *text, unsigned long *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtoul(text, &end, 10);
+	if (isdigit((unsigned char)*text) && !*end && !errno && *out > 0 && *out <= MAX_REPORTS)
+		return true;
+	fprintf(stderr, "colo: --last: '%s' is not a number from 1 to %d\n", text, MAX_REPORTS);
+	return false;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option longopts[] = {
 		{ "node", required_argument, NULL, 'n' }, { "json", no_argument, NULL, 'j' },
+		{ "last", required_argument, NULL, 'l' }, { "pcap", required_argument, NULL, 'p' },
 		{ "verify", no_argument, NULL, 'v' },     { "debug", no_argument, NULL, 'd' },
 		{ "version", no_argument, NULL, 'V' },    { "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	static struct config config;
 	const struct command *command;
-	struct options o = { 0 };
+	struct options o = { .last = DEFAULT_REPORTS };
 	char error[512];
 	int c;
 
@@ -196,6 +199,11 @@ int main(int argc, char **argv)
 		switch (c) {
 		case 'n': o.node = optarg; break;
 		case 'j': o.json = true; break;
+		case 'l':
+			if (!parse_count(optarg, &o.last))
+				return 2;
+			break;
+		case 'p': o.pcap = optarg; break;
 		case 'v': o.verify = true; break;
 		case 'd': o.debug = true; break;
 		case 'V': printf("colo %s\n", COLO_VERSION); return 0;

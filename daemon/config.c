@@ -47,6 +47,7 @@ static const struct key keys[] = {
 	{ "vm", "primary", KEY_NAME, FIELD(primary), 0, 0, "" },
 	{ "net", "bridge", KEY_NAME, FIELD(bridge), 0, 0, "" },
 	{ "net", "tap", KEY_NAME, FIELD(tap), 0, 0, "" },
+	{ "net", "capture", KEY_SIZE, FIELD(capture), 0, GIB, "0" },
 	{ "protection", "mode", KEY_MODE, FIELD(mode), 0, 0, "colo" },
 	{ "protection", "interval", KEY_TIME, FIELD(interval_us), 5000, 60000000, "50ms" },
 	{ "protection", "periodic", KEY_TIME, FIELD(periodic_us), 100000, 3600000000, "10s" },

@@ -41,6 +41,7 @@ struct config {
 	char primary[CONFIG_NAME_MAX];
 	/* [net] */
 	char bridge[CONFIG_NAME_MAX], tap[CONFIG_NAME_MAX];
+	uint64_t capture; /* bytes, 0: off */
 	/* [protection] */
 	uint64_t mode; /* enum config_mode */
 	uint64_t interval_us, periodic_us, wait_min_us, wait_max_us, held_max;

@@ -2,8 +2,9 @@
  *
  * control.c - the operator's socket: STATE/colo.sock, root's alone
  *
- * One JSON object a line in, one out: {"command": "status" | "checkpoint" | "failover" | "stop",
- * "verify": bool}. Answer: {"ok": true, ...} or {"ok": false, "error": text}.
+ * One JSON object a line in, one out: {"command": "status" | "checkpoint" | "failover" | "stop" | "explain" |
+ * "pcap", "verify": bool, "last": reports at most, "after": packet}. Answer: {"ok": true, ...} or
+ * {"ok": false, "error": text}. While an answer has not been read no further line is.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -33,6 +34,8 @@ struct client {
 	struct watch *watch;
 	char line[LINE_MAX_BYTES];
 	size_t n;
+	char *out; /* the answer under way, or NULL */
+	size_t out_len, out_at;
 };
 
 static void end_client(struct client *c)
@@ -41,21 +44,37 @@ static void end_client(struct client *c)
 	close(c->fd);
 	if (c->d->control)
 		c->d->control->clients--;
+	free(c->out);
 	free(c);
+}
+
+/* as much of the answer as is taken now */
+static void push(struct client *c)
+{
+	ssize_t r = 0;
+
+	while (c->out_at < c->out_len) {
+		r = send(c->fd, c->out + c->out_at, c->out_len - c->out_at, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (r < 0)
+			break;
+		c->out_at += (size_t)r;
+	}
+	if (r >= 0 || (errno != EAGAIN && errno != EINTR)) {
+		free(c->out); /* if it failed the client is gone, as the next read will tell */
+		c->out = NULL;
+	}
+	watch_events(c->watch, c->out ? UV_WRITABLE : UV_READABLE);
 }
 
 static void reply(struct client *c, json_t *msg)
 {
-	char *text = json_dumps(msg, JSON_COMPACT);
-
-	if (text) {
-		/* the answer fits the socket's buffer; an operator who does not read gets none */
-		if (send(c->fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ||
-		    send(c->fd, "\n", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-			log_debug("control: answer not read");
-	}
-	free(text);
+	c->out = json_dumps(msg, JSON_COMPACT);
+	c->out_at = 0;
+	c->out_len = c->out ? strlen(c->out) + 1 : 0;
+	if (c->out)
+		c->out[c->out_len - 1] = '\n';
 	json_decref(msg);
+	push(c);
 }
 
 static json_t *no(const char *why)
@@ -120,18 +139,44 @@ static json_t *execute(struct daemon *d, const char *line, size_t n)
 		out = do_failover(d);
 	else if (!strcmp(cmd, "stop"))
 		out = do_stop(d);
+	else if (!strcmp(cmd, "explain"))
+		out = explain_json(d, msg);
+	else if (!strcmp(cmd, "pcap"))
+		out = explain_pcap(d, msg);
 	else
 		out = no("unknown command");
 	json_decref(msg);
 	return out;
 }
 
+/* the lines that are there, until an answer is not taken at once */
+static void serve_lines(struct client *c)
+{
+	char *nl;
+
+	while (!c->out && (nl = memchr(c->line, '\n', c->n))) {
+		reply(c, execute(c->d, c->line, nl - c->line));
+		c->n -= nl + 1 - c->line;
+		memmove(c->line, nl + 1, c->n);
+	}
+	if (!c->out && c->n == sizeof(c->line)) {
+		reply(c, no("line too long"));
+		end_client(c);
+	}
+}
+
 static void on_client(void *arg, int events)
 {
 	struct client *c = arg;
-	ssize_t r = recv(c->fd, c->line + c->n, sizeof(c->line) - c->n, MSG_DONTWAIT);
-	char *nl;
+	ssize_t r;
 
+	if (c->out) {
+		push(c);
+		if (!c->out)
+			serve_lines(c);
+		return;
+	}
+	r = recv(c->fd, c->line + c->n, sizeof(c->line) - c->n, MSG_DONTWAIT);
 	if (r < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (r <= 0) {
@@ -139,15 +184,7 @@ static void on_client(void *arg, int events)
 		return;
 	}
 	c->n += r;
-	while ((nl = memchr(c->line, '\n', c->n))) {
-		reply(c, execute(c->d, c->line, nl - c->line));
-		c->n -= nl + 1 - c->line;
-		memmove(c->line, nl + 1, c->n);
-	}
-	if (c->n == sizeof(c->line)) {
-		reply(c, no("line too long"));
-		end_client(c);
-	}
+	serve_lines(c);
 }
 
 static void on_listen(void *arg, int events)

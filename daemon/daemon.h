@@ -170,6 +170,15 @@ void nic_take_over(struct daemon *d, uint64_t lost_at_us);
 void nic_announce(struct daemon *d);
 json_t *nic_status(struct daemon *d);
 
+/* --- explain.c: what the comparing modules found different --- */
+
+int explain_add(struct daemon *d, struct cm *cm); /* of the next NIC: 0, 1, ...; 0 or -errno */
+void explain_close(struct daemon *d);             /* before the NICs go */
+/* new references */
+json_t *explain_counts(struct daemon *d);         /* by kind */
+json_t *explain_json(struct daemon *d, json_t *args); /* answers to the operator's commands */
+json_t *explain_pcap(struct daemon *d, json_t *args);
+
 /* --- transfer.c: a checkpoint over the BULK channel --- */
 
 struct transfer;
@@ -264,6 +273,7 @@ struct daemon {
 	struct checkpoint ckpt;
 	struct failover_record failover;
 	struct control *control;
+	struct explain *explain;
 	uv_timer_t announce, linger, seed_poll, start_limit;
 	int announcements;
 	char qemu_version[32], driver[16];

@@ -440,6 +440,8 @@ int nic_open(struct daemon *d)
 	    buffer_init(&n->out, VNIC_OUT_SIZE) < 0 || framelog_init(&n->input, INPUT_LOG_SIZE) < 0 ||
 	    framelog_init(&n->output, OUTPUT_LOG_SIZE) < 0)
 		return -ENOMEM;
+	if (explain_add(d, n->cm) < 0)
+		return -ENOMEM;
 	cm_set_mode(n->cm, CM_PASS, daemon_now_us());
 	n->tap_watch = watch_new(&d->loop, n->tap, UV_READABLE, on_tap, n);
 	return 0;
@@ -466,6 +468,7 @@ void nic_close(struct daemon *d)
 	if (!n)
 		return;
 	nic_detach(d);
+	explain_close(d);
 	watch_free(n->tap_watch);
 	if (n->tap >= 0)
 		close(n->tap);

@@ -80,6 +80,7 @@ json_t *status_json(struct daemon *d)
 	json_object_set(s, "flows", json_object_get(net, "flows"));
 	json_object_set(s, "held_packets", json_object_get(net, "held_packets"));
 	json_object_set(s, "mismatches", json_object_get(net, "mismatches"));
+	json_object_set_new(net, "differences", explain_counts(d));
 	json_object_set_new(s, "net", net);
 	json_object_set_new(s, "disk", disk(&d->disk));
 	json_object_set_new(s, "seed_percent", json_real(d->seed_percent));

@@ -107,6 +107,7 @@ struct cm {
 	bool at_svm;
 	uint64_t at_time;
 	cm_capture_fn *capture;
+	void *capture_opaque;
 	struct history *history;
 	uint8_t scratch[NET_FRAME_MAX];
 };

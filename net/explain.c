@@ -47,9 +47,10 @@ const struct cm_report *cm_get_report(const struct cm *cm, size_t i)
 	return &h->ring[(h->n - 1 - i) % CM_REPORTS];
 }
 
-void cm_set_capture(struct cm *cm, cm_capture_fn *fn)
+void cm_set_capture(struct cm *cm, cm_capture_fn *fn, void *opaque)
 {
 	cm->capture = fn;
+	cm->capture_opaque = opaque;
 }
 
 /* --- a report's parts --- */
@@ -298,7 +299,7 @@ static void set_datagram(struct cm_report *r, const struct cm *cm, const struct 
 static void capture_held(const struct cm *cm, const struct cm_report *r, const struct buf *b, int max)
 {
 	for (int i = 0; b && i < max; i++, b = b->next)
-		cm->capture(cm->opaque, r, false, b->time, b->data, b->len);
+		cm->capture(cm->capture_opaque, r, false, b->time, b->data, b->len);
 }
 
 static void capture_mismatch(const struct cm *cm, const struct cm_report *r, const struct flow *fl)
@@ -308,10 +309,10 @@ static void capture_mismatch(const struct cm *cm, const struct cm_report *r, con
 	if (!cm->capture)
 		return;
 	if (!cm->at_svm)
-		cm->capture(cm->opaque, r, false, cm->at_time, cm->at->data, cm->at->len);
+		cm->capture(cm->capture_opaque, r, false, cm->at_time, cm->at->data, cm->at->len);
 	capture_held(cm, r, tcp ? held_at(fl, fl->tcp.matched) : fl->held.head, CAPTURES);
 	if (cm->at_svm)
-		cm->capture(cm->opaque, r, true, cm->at_time, cm->at->data, cm->at->len);
+		cm->capture(cm->capture_opaque, r, true, cm->at_time, cm->at->data, cm->at->len);
 }
 
 /* --- what cm.c calls --- */

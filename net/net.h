@@ -197,7 +197,7 @@ void cm_report_flow(const struct cm_report *r, char *text, size_t size);
  * first is the one that differs), the SVM's when it is the one that came. time_us: when it came. */
 typedef void cm_capture_fn(void *opaque, const struct cm_report *r, bool svm, uint64_t time_us,
 	const uint8_t *frame, size_t len);
-void cm_set_capture(struct cm *cm, cm_capture_fn *fn);
+void cm_set_capture(struct cm *cm, cm_capture_fn *fn, void *opaque);
 
 /*
  * Translator, on the secondary. A connection opened since the last checkpoint has another ISN and another

@@ -6,6 +6,7 @@ Usage: test_bad_input.py COLO [NAME...]   (NAME: a part of the names of the test
 Needs root; runs in a network namespace of its own.
 """
 import datetime
+import json
 import os
 import random
 import re
@@ -16,6 +17,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import fakes
@@ -183,7 +185,7 @@ def test_second_daemon(w):
 
 def test_commands_without_daemon(w):
     a = w.node("a")
-    for command in "status", "checkpoint", "failover", "stop":
+    for command in "status", "checkpoint", "explain", "failover", "stop":
         r = subprocess.run(a.command(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=10,
                            check=False)
         if r.returncode != 1 or b"no daemon runs here for this VM" not in r.stdout:
@@ -230,6 +232,74 @@ def test_control_socket(w):
         s.connect(path)
     for s in waiting:
         s.close()
+    unharmed(a)
+
+
+def explain(node, *words):
+    return subprocess.run(node.command("explain", *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          timeout=10, check=False)
+
+
+def test_explain_alone(w):
+    """Nothing to explain is no error; a capture that is off is one."""
+    a = w.primary()
+    path = os.path.join(w.base, "out.pcapng")
+    r = explain(a)
+    if r.returncode or r.stdout != b"differences   none\nstate alone: nothing is compared now\n":
+        raise Failure(f"{r}")
+    r = explain(a, "--pcap", path)
+    if r.returncode != 1 or b"nothing is captured: set capture = SIZE in [net]" not in r.stderr:
+        raise Failure(f"{r}")
+    if os.path.exists(path):
+        raise Failure("a file without packets is made")
+    unharmed(a)
+
+
+def test_explain_empty_capture(w):
+    a = w.primary({("net", "capture"): "1M"})
+    path = os.path.join(w.base, "out.pcapng")
+    r = explain(a, "--pcap", path)
+    if r.returncode or not r.stdout.endswith(f"0 packets in {path}\n".encode()):
+        raise Failure(f"{r}")
+    with open(path, "rb") as f:
+        data = f.read()
+    if data[:4] != b"\x0a\x0d\x0d\x0a" or b"PVM" not in data or b"SVM" not in data:
+        raise Failure(f"{data}")
+    unharmed(a)
+
+
+def test_explain_on_secondary(w):
+    a = w.primary()
+    b = w.node("b").start()
+    a.wait_state("protected")
+    r = explain(b)
+    if r.returncode != 1 or b"this node is the secondary: the primary compares, ask there" not in r.stderr:
+        raise Failure(f"{r}")
+    r = explain(a)
+    if r.returncode or r.stdout != b"differences   none\n":
+        raise Failure(f"{r}")
+
+
+def test_slow_operator(w):
+    """Who asks and does not read the answers waits; all of them come, in order, when he does."""
+    a = w.primary()
+    count = 2000
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(10)
+        s.connect(os.path.join(a.state_dir, "colo.sock"))
+        def ask():
+            for i in range(count):
+                s.sendall(b'{"command": "%s"}\n' % (b"status" if i % 2 else b"no%d" % i))
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        wait_for("the operator is kept waiting", lambda: not asking.join(0.3) and asking.is_alive(), 5)
+        unharmed(a) # and others are not
+        with s.makefile("rb") as f:
+            for i in range(count):
+                answer_ = json.loads(f.readline())
+                if answer_["ok"] != bool(i % 2):
+                    raise Failure(f"answer {i}: {answer_}")
+        asking.join(5)
     unharmed(a)
 
 

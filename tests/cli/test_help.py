@@ -116,6 +116,20 @@ class Manual(unittest.TestCase):
         for cause in re.findall(r'"([\w-]+)"', causes):
             self.assertRegex(sections("colo.1.md")["STATUS"], rf"\b{cause}\b")
 
+    def test_kinds(self):
+        kinds = re.search(r"#define CM_KINDS(.*?)enum", read("net", "net.h"), re.S).group(1)
+        described = set(re.findall(r"[\w-]+", " ".join(re.findall(r"^([\w, -]+)\n:   ", plain(
+            sections("colo.1.md")["DIFFERENCES"]), re.M))))
+        self.assertEqual(described, set(re.findall(r'X\(\w+, "([\w-]+)"\)', kinds)))
+
+    def test_differences_keys(self):
+        """Every key of `colo explain --json` is in its section of the manual."""
+        source = read("daemon", "explain.c").split("/* --- reports --- */")[1].split("/* --- the file --- */")[0]
+        keys = set(re.findall(r'"([a-z_]+)"', source)) - {"ok", "error", "last", "checkpoint", "colo"}
+        self.assertIn("offset_in", keys)
+        text = set(re.findall(r"[\w-]+", sections("colo.1.md")["DIFFERENCES"]))
+        self.assertEqual(keys - text, set())
+
     def check_config(self, text):
         hosts = re.findall(r"^\s*\[host ([^\]]+)\]", text, re.M)
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as f:

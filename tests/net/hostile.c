@@ -178,7 +178,7 @@ void hostile_run(const uint8_t *in, size_t len)
 	s.cm = cm_new(&cfg, &ops, &s);
 	s.tr = tr_new(&tr_cfg, &tr_ops, &s);
 	CHECK(s.cm && s.tr);
-	cm_set_capture(s.cm, on_capture);
+	cm_set_capture(s.cm, on_capture, &s);
 	cm_set_mode(s.cm, CM_COMPARE, 0);
 	cm_start_epoch(s.cm, 1, 0);
 	while (len >= 3) {

@@ -22,7 +22,7 @@ static struct {
 static void on_capture(void *opaque, const struct cm_report *r, bool svm, uint64_t time, const uint8_t *f,
 	size_t len)
 {
-	CHECK(opaque == &bed && len <= sizeof(got.copy[0]));
+	CHECK(opaque == &got && len <= sizeof(got.copy[0]));
 	if (r->number != got.number)
 		memset(&got, 0, sizeof(got));
 	got.number = r->number;
@@ -37,7 +37,7 @@ static void begin_with(const struct cm_config *cfg)
 {
 	bed_init(&bed, cfg);
 	cm = bed.cm;
-	cm_set_capture(cm, on_capture);
+	cm_set_capture(cm, on_capture, &got);
 	memset(&got, 0, sizeof(got));
 	now = 1000000;
 }
