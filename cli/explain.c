@@ -108,7 +108,7 @@ static void show_marks(const struct side *a, const struct side *b, int row)
 }
 
 /* What comes before the difference both said: where only one of them is known so far back, it is shown. */
-static void show_bytes(const struct side *p, const struct side *s, long long offset)
+static void show_bytes(const struct side *p, const struct side *s, const char *other, long long offset)
 {
 	int row = -2 * ROW - (int)(offset % ROW);
 
@@ -123,7 +123,7 @@ static void show_bytes(const struct side *p, const struct side *s, long long off
 		if (has_row(p, row))
 			show_row("PVM", p, row, offset);
 		if (has_row(s, row))
-			show_row("SVM", s, row, offset);
+			show_row(other, s, row, offset);
 		show_marks(p, s, row);
 	}
 }
@@ -132,6 +132,7 @@ static void show_bytes(const struct side *p, const struct side *s, long long off
 
 enum hint {
 	HINT_PAYLOAD, HINT_TLS, HINT_SSH, HINT_NUMBER, HINT_TOKEN, HINT_FIN, HINT_SYN, HINT_DATAGRAM,
+	HINT_REPEAT, HINT_URGENT,
 	HINT_NO_ANSWER, HINT_NO_ACK, HINT_WINDOW, HINT_RESET, HINT_HELD, HINT_AHEAD, HINT_FLOWS, HINT_NONE,
 };
 
@@ -151,8 +152,11 @@ static const char *const hints[HINT_NONE] = {
 	[HINT_FIN] = "One VM ended the stream where the other has more to say: usually a time limit, or a\n"
 		"  program that was killed or failed in one of them.",
 	[HINT_SYN] = "The VMs offer different TCP options: usually SYN cookies, which one of them sends when\n"
-		"  its backlog is full, or a setting that was just changed.",
+		"  its backlog is full, or a setting (ECN, window scale) that was just changed.",
 	[HINT_DATAGRAM] = "A packet differs: usually a random id (DNS), a time, or packets in another order.",
+	[HINT_REPEAT] = "The PVM contradicts itself, which TCP forbids: usually a fault, or a program that makes\n"
+		"  packets of its own.",
+	[HINT_URGENT] = "Only one VM marked a byte as urgent: usually a program there was interrupted.",
 	[HINT_NO_ANSWER] = "The SVM had not said it in time: usually it is slower just now, waits for its disk,\n"
 		"  or works in another order. What helps, when it comes often: a secondary as fast as the\n"
 		"  primary, fewer VMs beside it, a larger wait-min and wait-max (colo(5)).",
@@ -173,6 +177,7 @@ static const struct {
 	{ "payload", HINT_PAYLOAD },     { "fin", HINT_FIN },       { "syn-options", HINT_SYN },
 	{ "datagram", HINT_DATAGRAM },   { "fragment", HINT_DATAGRAM }, { "no-answer", HINT_NO_ANSWER },
 	{ "no-syn", HINT_NO_ANSWER },    { "no-fin", HINT_NO_ANSWER },  { "no-ack", HINT_NO_ACK },
+	{ "repeat", HINT_REPEAT },       { "urgent", HINT_URGENT },
 	{ "window", HINT_WINDOW },       { "reset", HINT_RESET },   { "held", HINT_HELD },
 	{ "ahead", HINT_AHEAD },         { "flows", HINT_FLOWS },
 };
@@ -279,7 +284,7 @@ static void show_values(json_t *r)
 
 static void show_waiting(json_t *r)
 {
-	if (!strcmp(text(r, "cause"), "full"))
+	if (!strcmp(text(r, "cause"), "full") || !strcmp(text(r, "kind"), "repeat"))
 		return;
 	if (number(r, "waited_us"))
 		printf("  the PVM's packet waited %.1f ms", number(r, "waited_us") / 1e3);
@@ -293,13 +298,14 @@ static enum hint show_report(json_t *r)
 {
 	struct side p = { 0 }, s = { 0 };
 	bool full = !strcmp(text(r, "cause"), "full"), syn = !strcmp(text(r, "kind"), "syn-options");
+	bool repeat = !strcmp(text(r, "kind"), "repeat");
 
 	load_side(&p, json_object_get(r, "pvm"));
 	load_side(&s, json_object_get(r, "svm"));
 	show_heading(r);
 	show_place(r);
-	show_bytes(&p, &s, number(r, "offset"));
-	if (!full) {
+	show_bytes(&p, &s, repeat ? "1st" : "SVM", number(r, "offset"));
+	if (!full && !repeat) {
 		show_end("PVM", &p, syn);
 		show_end("SVM", &s, syn);
 	}

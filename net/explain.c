@@ -155,23 +155,26 @@ static void set_bytes(struct cm_side *s, const uint8_t *p, uint32_t len, uint32_
 
 /* --- TCP --- */
 
-static void set_offset(struct cm_report *r, const struct flow *fl)
+static void set_offset(struct cm_report *r, const struct flow *fl, uint32_t pos)
 {
 	const struct tcp_state *t = &fl->tcp;
 
 	r->origin = tcp_knows(fl, T_SYN) ? CM_OF_STREAM : CM_OF_SEEN;
-	r->offset = t->matched - (tcp_knows(fl, T_SYN) ? t->isn + 1 : t->first);
+	r->offset = pos - (tcp_knows(fl, T_SYN) ? t->isn + 1 : t->first);
 }
 
-/* one side's bytes around `matched`: of the frame that is looked at, if it is this side's, and of its list */
-static void set_stream(struct cm_side *s, const struct cm *cm, const struct flow *fl, bool svm)
+static uint32_t data_seq(const struct frame *f)
 {
-	struct window w = { .start = fl->tcp.matched - CM_EXCERPT };
-	const struct buf *b = svm ? fl->said.head : fl->held.head;
-	const struct frame *f = cm->at;
+	return f->seq + (f->flags & TCP_SYN ? 1 : 0);
+}
 
-	if (f && cm->at_svm == svm)
-		put(&w, f->seq + (f->flags & TCP_SYN ? 1 : 0), f->body_len, f->data + f->body);
+/* what a frame (or NULL), and the buffers of a list, say around a position */
+static void set_stream(struct cm_side *s, uint32_t pos, const struct frame *f, const struct buf *b)
+{
+	struct window w = { .start = pos - CM_EXCERPT };
+
+	if (f)
+		put(&w, data_seq(f), f->body_len, f->data + f->body);
 	for (int i = 0; b && i < WALK; i++, b = b->next)
 		put(&w, b->seq, b->body_len, b->data + b->off);
 	cut_out(s, &w);
@@ -191,9 +194,10 @@ static void set_tcp(struct cm_report *r, const struct cm *cm, const struct flow 
 	const struct tcp_state *t = &fl->tcp;
 	const struct buf *b = held_at(fl, t->matched);
 
-	set_offset(r, fl);
-	set_stream(&r->pvm, cm, fl, false);
-	set_stream(&r->svm, cm, fl, true);
+	set_offset(r, fl, t->matched);
+	set_stream(&r->pvm, t->matched, cm->at_svm ? NULL : cm->at, fl->held.head);
+	if (!tcp_knows(fl, T_SYN_WAIT)) /* till then the SVM's count is another */
+		set_stream(&r->svm, t->matched, cm->at_svm ? cm->at : NULL, fl->said.head);
 	r->pvm.fin = tcp_knows(fl, T_PVM_FIN) && t->pvm_fin == t->matched;
 	r->svm.fin = tcp_knows(fl, T_SVM_FIN) && t->svm_fin == t->matched;
 	r->svm.rst = tcp_knows(fl, T_SVM_RST);
@@ -201,6 +205,29 @@ static void set_tcp(struct cm_report *r, const struct cm *cm, const struct flow 
 	r->svm.known |= r->svm.fin || r->svm.rst;
 	if (b && (!cm->at || cm->at_svm))
 		r->waited_us = time_since(b->time, r->time_us);
+}
+
+/* The PVM said something else before: where? Or it moves its FIN. */
+static void set_repeat(struct cm_report *r, const struct cm *cm, const struct flow *fl)
+{
+	const struct frame *f = cm->at;
+	uint32_t seq = data_seq(f), pos = seq + f->body_len;
+
+	for (const struct buf *b = fl->held.head; b; b = b->next) {
+		uint32_t from = seq_max(seq, b->seq), to = seq_min(seq + f->body_len, b->seq + b->body_len);
+
+		while (seq_after(to, from) && f->data[f->body + (from - seq)] == b->data[b->off + (from - b->seq)])
+			from++;
+		if (seq_after(to, from))
+			pos = seq_min(pos, from);
+	}
+	set_offset(r, fl, pos);
+	set_stream(&r->pvm, pos, f, NULL);
+	set_stream(&r->svm, pos, NULL, fl->held.head);
+	r->pvm.fin = f->flags & TCP_FIN && pos == seq + f->body_len;
+	r->svm.fin = tcp_knows(fl, T_PVM_FIN) && pos == fl->tcp.pvm_fin;
+	r->pvm.known |= r->pvm.fin;
+	r->svm.known |= r->svm.fin;
 }
 
 /* first difference of two SYNs' options, whose timestamps do not count */
@@ -329,6 +356,8 @@ void explain_mismatch(struct cm *cm, const struct flow *fl, enum cm_kind kind)
 	set_flow(r, cm->at);
 	if (kind == CM_KIND_SYN)
 		set_syn(r, cm, fl);
+	else if (kind == CM_KIND_REPEAT)
+		set_repeat(r, cm, fl);
 	else if (fl->node.key.type == FRAME_TCP)
 		set_tcp(r, cm, fl);
 	else
@@ -405,7 +434,9 @@ static enum cm_kind missing_kind(const struct flow *fl, const struct buf *b)
 		return CM_KIND_RESET;
 	if (tcp_knows(fl, T_PVM_FIN) && t->pvm_fin == t->matched)
 		return CM_KIND_NO_FIN;
-	return seq_after(b->end, t->matched) ? CM_KIND_NO_ANSWER : CM_KIND_NO_ACK;
+	if (seq_after(b->end, t->matched))
+		return CM_KIND_NO_ANSWER;
+	return !tcp_knows(fl, T_ACK_OK) || seq_after(b->ack, t->ack_ok) ? CM_KIND_NO_ACK : CM_KIND_URGENT;
 }
 
 static void set_missing(struct cm_report *r, const struct cm *cm, const struct flow *fl, const struct buf *b,

@@ -54,6 +54,7 @@ const char *cm_cause_name(enum cm_cause c);
 	X(NO_FIN, "no-fin")       /* it has not ended the stream */                         \
 	X(NO_ACK, "no-ack")       /* it has not acknowledged what the PVM acknowledged */   \
 	X(WINDOW, "window")       /* its receive window is shut, the PVM's is open */       \
+	X(URGENT, "urgent")       /* one VM marked a byte as urgent, the other did not */   \
 	X(RESET, "reset")         /* one VM reset the connection, the other did not */      \
 	/* full */                                                                          \
 	X(HELD, "held")           /* max_held_bytes */                                      \
@@ -183,7 +184,7 @@ struct cm_report {
 	uint16_t icmp;                /* ICMP: type and code */
 	enum cm_origin origin;
 	uint32_t offset;              /* of the first difference */
-	struct cm_side pvm, svm;
+	struct cm_side pvm, svm;      /* repeat: now, and what the PVM itself had said before */
 	uint64_t waited_us;           /* the PVM's frame, until now; 0: the SVM had been first */
 	uint32_t lag_us, lag_dev_us;  /* as in cm_stats, then */
 	uint32_t patience_us;         /* how long a frame might wait, then */

@@ -242,6 +242,28 @@ static void test_fin(void)
 	end();
 }
 
+/* the PVM against itself */
+static void test_repeat(void)
+{
+	const struct cm_report *r;
+
+	begin();
+	pvm(1001, "abcdef");
+	pvm(1004, "dexf");
+	r = last(CM_MISMATCH, CM_KIND_REPEAT);
+	CHECK(r->offset == 5 && !r->pvm.fin);
+	side(&r->pvm, "de", "xf");
+	side(&r->svm, "abcde", "f");
+	end();
+
+	begin();
+	tcp(false, 1001, "abcdef", 5001, F_ACK | F_FIN);
+	tcp(false, 1007, "gh", 5001, F_ACK | F_FIN);
+	r = last(CM_MISMATCH, CM_KIND_REPEAT);
+	CHECK(r->offset == 8 && r->pvm.fin && !r->svm.fin);
+	end();
+}
+
 static void syn(bool svm_side, uint8_t wscale)
 {
 	struct tcp_spec s = { .v6 = true, .vlan = true, .gport = G, .pport = P, .seq = 1000, .ack = 5001,
@@ -454,6 +476,22 @@ static void test_reset(void)
 	end();
 }
 
+static void test_urgent(void)
+{
+	struct tcp_spec s = { .gport = G, .pport = P, .seq = 1001, .ack = 5001, .flags = F_ACK | 0x20,
+		.tsval = 1000, .data = "!", .len = 1 };
+	size_t n;
+
+	begin();
+	n = build_tcp(frame, &s);
+	frame[VNET_HLEN + 14 + 20 + 19] = 1; /* the mark; the parser does not look at checksums */
+	cm_from_pvm(cm, frame, n, now);
+	svm(1001, "!");
+	wait_long();
+	last(CM_MISSING, CM_KIND_URGENT);
+	end();
+}
+
 static void test_no_ack(void)
 {
 	const struct cm_report *r;
@@ -612,6 +650,7 @@ int main(int argc, char **argv)
 	test_wrap();
 	test_unknown_start();
 	test_fin();
+	test_repeat();
 	test_syn_options();
 	test_datagram();
 	test_icmp();
@@ -621,6 +660,7 @@ int main(int argc, char **argv)
 	test_no_syn();
 	test_no_fin();
 	test_reset();
+	test_urgent();
 	test_no_ack();
 	test_window();
 	test_full();
