@@ -87,3 +87,9 @@ void end(void)
 	CHECK(st.released == bed.n);
 	bed_fini(&bed);
 }
+
+void checkpoint(void)
+{
+	cm_boundary(cm, ++epoch, now);
+	cm_held(cm, epoch, now);
+}

@@ -28,5 +28,7 @@ void begin_with(const struct cm_config *cfg);
 void begin(void);
 void connect_both(void);
 void end(void);
+/* cm_boundary() and cm_held() */
+void checkpoint(void);
 
 #endif

@@ -278,6 +278,192 @@ static void test_owed_ack_is_missing_later(void)
 	end();
 }
 
+/* the scale counts if both SYNs offered one; that of the peer is its SYN-ACK's */
+static void scale_of_client(uint8_t peer_scale, uint16_t expected)
+{
+	struct tcp_spec s = spec(1000, "", 0);
+
+	begin();
+	s.flags = F_SYN;
+	s.wscale = 4 + 1;
+	pvm_spec(&s);
+	svm_spec(&s);
+	bed_new(&bed);
+	s = (struct tcp_spec){ .gport = G, .pport = P, .seq = 5000, .ack = 1001, .flags = F_SYN | F_ACK,
+		.wscale = peer_scale };
+	peer_spec(s);
+	svm_window(5017, 10);
+	pvm_window(5001, 20);
+	CHECK(bed_last(&bed, 0).window == expected && bed_last(&bed, 0).ack == 5001);
+	end();
+}
+
+static void test_scale_of_guest_as_client(void)
+{
+	scale_of_client(8, 11);  /* 4: edges at 5177 and 5321 */
+	scale_of_client(0, 20);  /* none: edges at 5027 and 5021 */
+}
+
+static struct tcp_spec timed(uint32_t seq, const char *data, uint32_t ts)
+{
+	struct tcp_spec s = spec(seq, data, 5001);
+
+	s.tsval = ts;
+	return s;
+}
+
+static void pvm_timed(uint32_t seq, const char *data, uint32_t ts)
+{
+	struct tcp_spec s = timed(seq, data, ts);
+
+	pvm_spec(&s);
+}
+
+/* a repetition overtakes what is held: PAWS must not take that for old */
+static void timestamps_from(uint32_t ts)
+{
+	begin();
+	connect_both();
+	pvm_timed(1001, "abc", ts);
+	svm(1001, "abc", 5001);
+	pvm_timed(1004, "def", ts + 10);
+	CHECK(bed_new(&bed) == 1);
+	pvm_timed(1001, "abc", ts + 200);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).tsval == ts + 200);
+	svm(1004, "def", 5001);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).seq == 1004 && bed_last(&bed, 0).tsval == ts + 200);
+	pvm_timed(1007, "", ts + 201);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).tsval == ts + 201);
+	pvm_timed(1007, "", ts + 201 + (1u << 31) + 5); /* idle for long: this is no step back */
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).tsval == ts + 201 + (1u << 31) + 5);
+	end();
+}
+
+static void test_timestamps_do_not_run_back(void)
+{
+	timestamps_from(1000);
+	timestamps_from(0u - 100);
+}
+
+static void test_forwarded_ack_keeps_the_clock(void)
+{
+	struct tcp_spec s = spec(1001, "", 5100);
+
+	begin();
+	connect_both();
+	s.tsval = 4000;
+	pvm_spec(&s); /* owed */
+	CHECK(bed_new(&bed) == 0);
+	s.ack = 5050;
+	s.tsval = 9;
+	svm_spec(&s);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).ack == 5050 && bed_last(&bed, 0).tsval == 4000);
+	pvm_timed(1000, "", 3990);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).tsval == 4000);
+	end();
+}
+
+static void test_ack_numbers_wrap(void)
+{
+	begin();
+	flagged(true, 1000, "", 0xfffffff0, F_SYN | F_ACK);
+	flagged(false, 7, "", 0xfffffff0, F_SYN | F_ACK);
+	bed_new(&bed);
+	pvm(1001, "", 20);
+	CHECK(bed_new(&bed) == 0);
+	svm(1001, "", 0xfffffffa);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).ack == 0xfffffffa);
+	svm(1001, "", 10);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).ack == 10);
+	svm(1001, "", 0xfffffffa); /* late */
+	svm(1001, "", 30);
+	CHECK(bed_last(&bed, 0).ack == 20 && cm_next_tick(cm) == UINT64_MAX);
+	end();
+}
+
+/* the peer probes a closed window, or whether we live: each of the PVM's answers leaves, though it says nothing new */
+static void test_repeated_acks_leave(void)
+{
+	struct tcp_spec s = window_spec(5001, 0);
+
+	begin();
+	connect_both();
+	s.shut = true;
+	svm_spec(&s);
+	for (int i = 0; i < 3; i++) {
+		pvm_spec(&s);
+		CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).window == 0 && bed_last(&bed, 0).ack == 5001);
+	}
+	svm_window(5001, 100);
+	pvm_window(5001, 100);
+	CHECK(bed_last(&bed, 0).window == 100);
+	s = spec(1001, "", 5001);
+	s.nsack = 1; /* a duplicate ACK with what came behind a gap */
+	s.sack[0] = 5100;
+	s.sack[1] = 5200;
+	svm_spec(&s);
+	bed_new(&bed);
+	for (int i = 0; i < 3; i++) {
+		pvm_spec(&s);
+		CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).nsack == 1 && bed_last(&bed, 0).sack[1] == 5200);
+	}
+	end();
+}
+
+/* an urgent mark counts from the SVM's own number: it does not go with the PVM's */
+static void test_forwarded_ack_is_not_urgent(void)
+{
+	struct tcp_spec s = spec(1001, "", 5050);
+
+	begin();
+	connect_both();
+	pvm(1001, "", 5100);
+	s.flags |= F_URG;
+	s.urg = 9;
+	svm_spec(&s);
+	for (unsigned i = 0; i < bed.n - 1; i++)
+		CHECK(!(bed_last(&bed, i).flags & F_URG));
+	end();
+}
+
+/* the SVM is ahead in acknowledging: the PVM's own numbers leave, never more */
+static void test_svm_acks_first(void)
+{
+	begin();
+	connect_both();
+	svm(1001, "", 5500);
+	CHECK(bed_new(&bed) == 0);
+	pvm(1001, "", 5100);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).ack == 5100);
+	pvm(1001, "", 5500);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).ack == 5500);
+	pvm(1001, "", 5501);
+	CHECK(bed_new(&bed) == 0);
+	end();
+}
+
+/* while the boundary is not held, both the old SVM and the new one must stand for what leaves */
+static void test_ack_while_pending(void)
+{
+	begin();
+	connect_both();
+	svm(1001, "", 5200);
+	pvm(1001, "", 5300); /* the PVM stands at 5300, the old SVM at 5200 */
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).ack == 5200);
+	cm_boundary(cm, ++epoch, now);
+	pvm(1001, "", 5400);
+	CHECK(bed_new(&bed) == 0);
+	pvm(1001, "", 5200);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).ack == 5200);
+	cm_held(cm, epoch, now);
+	CHECK(bed_new(&bed) >= 1 && bed_last(&bed, 0).ack == 5300);
+	svm(1001, "", 5350);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).ack == 5350);
+	svm(1001, "", 5500);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).ack == 5400);
+	end();
+}
+
 int main(void)
 {
 	test_ack_is_clamped();
@@ -294,6 +480,14 @@ int main(void)
 	test_owed_ack_is_said_once();
 	test_ack_falls_back_at_boundary();
 	test_owed_ack_is_missing_later();
+	test_scale_of_guest_as_client();
+	test_timestamps_do_not_run_back();
+	test_forwarded_ack_keeps_the_clock();
+	test_ack_numbers_wrap();
+	test_repeated_acks_leave();
+	test_forwarded_ack_is_not_urgent();
+	test_svm_acks_first();
+	test_ack_while_pending();
 	puts("ok");
 	return 0;
 }
