@@ -528,15 +528,17 @@ void tr_failover(struct tr *tr, uint32_t bump_ms)
 {
 	struct tr_entry *e;
 	uint32_t len;
+	bool live;
 
 	tr->failed_over = true;
 	tr->bump += bump_ms;
 	for_each(tr, forget_half);
 	while (tr->first_syn) {
 		e = tr->first_syn->e;
+		live = e->linked[TR_SVM]; /* otherwise the SVM has given it up itself */
 		len = tr_take_syn(tr, e);
 		tr_del(tr, e);
-		if (tr_from_svm(tr, tr->scratch, len, tr->now))
+		if (live && tr_from_svm(tr, tr->scratch, len, tr->now))
 			tr->ops.from_svm(tr->opaque, tr->scratch, len);
 	}
 }

@@ -65,6 +65,30 @@ static void test_guest_as_client(void)
 	end();
 }
 
+/* A SYN that is repeated after a boundary is told again, once: the copy of the PVM repeats it too, and its
+ * repetition waits in the translator. A SYN-ACK does not. */
+static void test_repeated_syn_is_told(void)
+{
+	begin();
+	flagged(true, 1000, "", 0, F_SYN);
+	flagged(true, 1000, "", 0, F_SYN);
+	CHECK(bed.syns == 1);
+	for (unsigned i = 2; i < 4; i++) {
+		cm_boundary(cm, ++epoch, now);
+		cm_held(cm, epoch, now);
+		flagged(true, 1000, "", 0, F_SYN);
+		flagged(true, 1000, "", 0, F_SYN);
+		CHECK(bed.syns == i);
+	}
+	flagged(true, 5000, "", 7001, F_SYN | F_ACK);
+	CHECK(bed.syns == 4);
+	cm_boundary(cm, ++epoch, now);
+	flagged(true, 5000, "", 7001, F_SYN | F_ACK);
+	CHECK(bed.syns == 4);
+	bed_new(&bed);
+	end();
+}
+
 static void test_rst_after_both_fins(void)
 {
 	begin();
@@ -395,6 +419,7 @@ int main(void)
 	test_syn();
 	test_syn_options_differ();
 	test_guest_as_client();
+	test_repeated_syn_is_told();
 	test_rst_after_both_fins();
 	test_peer_reset();
 	test_rst_stays_behind_data();
