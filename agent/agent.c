@@ -2,7 +2,7 @@
  *
  * agent.c - how the agent gets into QEMU, and its thread
  *
- * QEMU loads this library by `-plugin FILE,fd=N[,netfd=N][,diskfd=N]`, or LD_PRELOAD does,
+ * QEMU loads this library by `-plugin FILE,fd=N[,nic=T:S:C][,diskfd=N]`, or LD_PRELOAD does,
  * with COLO_AGENT="fd=N,..." in the environment. A thread of its own then serves the daemon over
  * the inherited socket fd. It takes no signals, which belong to QEMU's threads, and ends when the
  * daemon does; the VM goes on regardless.
@@ -32,9 +32,11 @@ EXPORT int qemu_plugin_version = 1;
 EXPORT int qemu_plugin_install(uint64_t id, const void *info, int argc, char **argv);
 
 static struct {
-	int fd, net_fd, disk_fd;
+	int fd, disk_fd;
+	struct nic nic[AGENT_MAX_NICS];
+	unsigned int nics;
 	pthread_t thread;
-} agent = { .fd = -1, .net_fd = -1, .disk_fd = -1 };
+} agent = { .fd = -1, .disk_fd = -1 };
 
 static int parse_fd(const char *text)
 {
@@ -48,6 +50,13 @@ static int parse_fd(const char *text)
 	return fd;
 }
 
+static int parse_nic(const char *text)
+{
+	if (agent.nics == AGENT_MAX_NICS)
+		return -ENOSPC;
+	return nic_parse(&agent.nic[agent.nics++], text);
+}
+
 /* one "key=value" */
 static int parse_arg(const char *arg)
 {
@@ -56,8 +65,8 @@ static int parse_arg(const char *arg)
 
 	if (!strncmp(arg, "fd=", 3))
 		slot = &agent.fd;
-	else if (!strncmp(arg, "netfd=", 6))
-		slot = &agent.net_fd;
+	else if (!strncmp(arg, "nic=", 4))
+		return parse_nic(arg + 4);
 	else if (!strncmp(arg, "diskfd=", 7))
 		slot = &agent.disk_fd;
 	else
@@ -185,7 +194,7 @@ static void *serve(void *unused)
 	if (drv && drv->attach(&err) < 0)
 		drv = NULL;
 	if (drv)
-		ops_init(drv, agent.net_fd, agent.disk_fd);
+		ops_init(drv, agent.nic, agent.nics, agent.disk_fd);
 	if (!hello(drv, &err, &reply))
 		goto gone;
 	while (receive(&m)) {
@@ -210,11 +219,6 @@ static int start(void)
 		return -EBADF;
 	if (agent.disk_fd >= 0 && fcntl(agent.disk_fd, F_SETFD, FD_CLOEXEC) < 0)
 		return -EBADF;
-	if (agent.net_fd >= 0) { /* a descriptor of our own: QEMU may close its */
-		agent.net_fd = fcntl(agent.net_fd, F_DUPFD_CLOEXEC, 3);
-		if (agent.net_fd < 0)
-			return -EBADF;
-	}
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = -pthread_create(&agent.thread, NULL, serve, NULL);
@@ -234,7 +238,7 @@ EXPORT int qemu_plugin_install(uint64_t id, const void *info, int argc, char **a
 			return -1;
 		}
 	if (start() < 0) {
-		fprintf(stderr, "colo-agent: fd, netfd, diskfd must be open sockets\n");
+		fprintf(stderr, "colo-agent: fd and diskfd must be open sockets\n");
 		return -1;
 	}
 	return 0;
@@ -279,7 +283,7 @@ static void start_preloaded(const char *args)
 			return;
 		}
 	if (start() < 0)
-		fprintf(stderr, "colo-agent: fd, netfd, diskfd must be open sockets\n");
+		fprintf(stderr, "colo-agent: fd and diskfd must be open sockets\n");
 }
 
 /* Preloaded, this runs before QEMU's own constructors, so QEMU must not be called from here. */

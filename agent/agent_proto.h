@@ -22,6 +22,7 @@
 #define AGENT_PAGE_SIZE 4096u
 #define AGENT_ERROR_TEXT 256
 #define AGENT_NONCE 16
+#define AGENT_MAX_NICS 8
 
 enum agent_op {
 	AGENT_HELLO = 1,  /* reply only: sent unasked when the agent is up (reply.hello) */
@@ -37,8 +38,9 @@ enum agent_op {
 };
 
 /*
- * Plugin arguments: fd=N (this socket), netfd=N (QEMU's own end of the NIC stream; none: no marker),
- * diskfd=N (a control socket of the disk manager, disk/disk_proto.h; none: no disk boundary).
+ * Plugin arguments: fd=N (this socket); nic=T:S:C for each NIC (its TAP, the daemon's packet socket, the
+ * counters of the TAP's network namespace, that is /proc/net/dev; none: no marker); diskfd=N (a control
+ * socket of the disk manager, disk/disk_proto.h; none: no disk boundary).
  * CHECKPOINT, with diskfd: after the drain and while the VM is stopped, the agent sends DISK_BOUNDARY
  * with the epoch on diskfd and has its answer before the VM runs on, so that the boundary lies in the
  * disk's stream exactly where it lies in the VM's life. An error or no answer within 200 ms fails the
@@ -87,7 +89,7 @@ struct agent_reply {
 		struct {
 			uint64_t pages;       /* harvested */
 			uint64_t device_bytes;/* length of device state, from offset 0 of its memfd */
-			uint64_t net_unread;  /* bytes the VM had not yet read from its NIC socket */
+			uint64_t net_taken[AGENT_MAX_NICS]; /* frames the VM had taken from each TAP */
 			int64_t stop_ns, save_ns, scan_ns, copy_ns, cont_ns;
 			int64_t pause_ns;     /* VM stopped until running again */
 			int64_t ran_at_ns;    /* CLOCK_MONOTONIC when the VM ran on, 0: it did not */
@@ -134,13 +136,14 @@ _Static_assert(sizeof(struct stage_header) == 32, "staging layout");
 _Static_assert(sizeof(struct stage_record) == 24, "staging layout");
 
 /*
- * Marker frame. QEMU's NIC is `-netdev socket,fd=N` on a stream socketpair: each frame is preceded by
- * its length, 4 bytes big endian. While the VM is stopped the agent writes one frame of its own into
- * that stream, so that the daemon knows which frames the guest sent before the boundary and which
- * after. The guest cannot forge it: it does not know the nonce.
+ * Marker frame. QEMU's NIC is a TAP whose other end is a packet socket of the daemon. While the VM is
+ * stopped the agent writes one frame of its own into it, so that the daemon knows which frames the guest
+ * sent before the boundary and which after. The guest cannot forge it: it does not know the nonce.
  */
 #define AGENT_MARKER_MAGIC "COLO-MRK"
+#define AGENT_MARKER_TYPE { 0x88, 0xb5 } /* for local experiments: no VLAN, for the kernel would take it off */
 struct agent_marker {
+	uint8_t to[6], from[6], type[2];
 	char magic[8];
 	uint8_t nonce[AGENT_NONCE];
 };

@@ -16,7 +16,6 @@
 #include "hash.h"
 #include "jit.h"
 #include "job.h"
-#include "marker.h"
 #include "track.h"
 #include "view.h"
 
@@ -191,9 +190,10 @@ static int replace_state(struct job *job)
 	reply->apply.drop_ns += now_ns() - t;
 	if (ret == 0)
 		jit_keep();
-	if (ret == 0 && ops.net_fd >= 0)
-		ret = marker_write(ops.net_fd, job->req->nonce, &job->err);
-	return ret;
+	/* what the old state would have read is given again where the new one needs it */
+	for (unsigned int i = 0; i < ops.nics; i++)
+		nic_drain(&ops.nic[i]);
+	return ret < 0 ? ret : ops_mark_nics(job);
 }
 
 int apply_check(struct job *job)

@@ -11,7 +11,6 @@
 #include "boundary.h"
 #include "hash.h"
 #include "job.h"
-#include "marker.h"
 #include "track.h"
 
 static int harvest(struct job *job)
@@ -49,10 +48,9 @@ static int save_and_mark(struct job *job)
 	reply->checkpoint.save_ns = now_ns() - t;
 	if (ret == 0 && ops.disk_fd >= 0)
 		ret = boundary_wait(ops.disk_fd, job->req->epoch, &job->err);
-	reply->checkpoint.net_unread = marker_unread(ops.net_fd);
-	if (ret == 0 && ops.net_fd >= 0)
-		ret = marker_write(ops.net_fd, job->req->nonce, &job->err);
-	return ret;
+	for (unsigned int i = 0; ret == 0 && i < ops.nics; i++)
+		ret = nic_taken(&ops.nic[i], &reply->checkpoint.net_taken[i], &job->err);
+	return ret < 0 ? ret : ops_mark_nics(job);
 }
 
 static int checkpoint_stopped(struct job *job)

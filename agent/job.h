@@ -6,12 +6,15 @@
 #define COLO_AGENT_JOB_H
 
 #include "clock.h"
+#include "nic.h"
 #include "qemu.h"
 #include "stage.h"
 
 struct ops {
 	const struct driver *drv;
-	int net_fd, disk_fd;
+	struct nic nic[AGENT_MAX_NICS];
+	unsigned int nics;
+	int disk_fd;
 	struct ram ram;
 	bool viewed;
 	bool tracked; /* since the view was made: what is private is no longer known */
@@ -42,6 +45,8 @@ struct job {
 int ops_check_ram(struct errtext *err);
 /* Forbid or allow devices to give RAM back; does nothing if it is so already. */
 int ops_pin_ram(bool pin, struct errtext *err);
+/* Mark the boundary in what each NIC sends. */
+int ops_mark_nics(struct job *job);
 /* Run the VM; how long that took goes to *cont_ns. */
 int ops_run(struct job *job, int64_t *cont_ns);
 

@@ -29,13 +29,14 @@
 
 #define PREFAULT_PAGES 4096 /* of staging, so that usual checkpoints meet no page faults */
 
-struct ops ops = { .net_fd = -1, .disk_fd = -1, .dev_fd = -1, .load_fd = -1, .rest_ns = 1000000,
+struct ops ops = { .disk_fd = -1, .dev_fd = -1, .load_fd = -1, .rest_ns = 1000000,
 	.clock_ns = 50000 };
 
-void ops_init(const struct driver *drv, int net_fd, int disk_fd)
+void ops_init(const struct driver *drv, const struct nic *nic, unsigned int nics, int disk_fd)
 {
 	ops.drv = drv;
-	ops.net_fd = net_fd;
+	memcpy(ops.nic, nic, nics * sizeof(*nic));
+	ops.nics = nics;
 	ops.disk_fd = disk_fd;
 }
 
@@ -75,6 +76,15 @@ int ops_pin_ram(bool pin, struct errtext *err)
 	ret = ops.drv->pin_ram(pin, err);
 	if (ret == 0)
 		ops.pinned = pin;
+	return ret;
+}
+
+int ops_mark_nics(struct job *job)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; ret == 0 && i < ops.nics; i++)
+		ret = nic_mark(&ops.nic[i], job->req->nonce, &job->err);
 	return ret;
 }
 

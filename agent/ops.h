@@ -5,10 +5,11 @@
 #ifndef COLO_AGENT_OPS_H
 #define COLO_AGENT_OPS_H
 
+#include "nic.h"
 #include "qemu.h"
 
-/* @net_fd: QEMU's end of the NIC's stream socket, @disk_fd: to the disk manager; -1: none */
-void ops_init(const struct driver *drv, int net_fd, int disk_fd);
+/* @nic: @nics of them, at most AGENT_MAX_NICS; @disk_fd: to the disk manager, -1: none */
+void ops_init(const struct driver *drv, const struct nic *nic, unsigned int nics, int disk_fd);
 
 /*
  * Carry out @req and fill @reply, whose op is set. @fds: what came with the request; descriptors

@@ -11,6 +11,7 @@
  * load and run. The SVM cannot run between its old and new state because nothing but the last step
  * starts it.
  */
+#include <endian.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
@@ -45,8 +46,11 @@ static void harvest_failed(struct daemon *d, int status, const char *why)
 static void on_harvested(struct daemon *d, const struct agent_reply *r)
 {
 	struct checkpoint *k = &d->ckpt;
-	uint64_t last_read = nic_harvested(d, r->status ? 0 : r->checkpoint.net_unread, !r->status);
+	uint64_t last_read[AGENT_MAX_NICS];
+	unsigned int i;
 	int e;
+
+	nic_harvested(d, r, last_read);
 
 	if (r->status) {
 		harvest_failed(d, r->status, r->error);
@@ -67,8 +71,9 @@ static void on_harvested(struct daemon *d, const struct agent_reply *r)
 		harvest_failed(d, -EPIPE, "the peer is gone");
 		return;
 	}
-	last_read = __builtin_bswap64(last_read);
-	peer_send(d, PEER_BOUNDARY, k->epoch, &last_read, sizeof(last_read), NULL, 0);
+	for (i = 0; i < d->cfg->nics; i++)
+		last_read[i] = htobe64(last_read[i]);
+	peer_send(d, PEER_BOUNDARY, k->epoch, last_read, i * sizeof(*last_read), NULL, 0);
 	daemon_event(d, (struct core_event){ .type = CORE_EV_HARVESTED, .epoch = k->epoch });
 	e = transfer_send(d, k->epoch, k->hashing ? BULK_VERIFY : 0, r->checkpoint.device_bytes,
 			  r->checkpoint.ran_at_ns);
@@ -98,7 +103,7 @@ void checkpoint_harvest(struct daemon *d, uint64_t epoch, enum core_cause cause)
 	nic_harvest(d, k->nonce, epoch);
 	e = agentlink_request(d, &r, on_harvested);
 	if (e < 0) {
-		nic_harvested(d, 0, false);
+		nic_harvested(d, NULL, NULL);
 		harvest_failed(d, e, strerror(-e));
 	}
 }
@@ -143,11 +148,18 @@ void checkpoint_received(struct daemon *d, uint64_t epoch, uint32_t flags, uint6
 	check_complete(d);
 }
 
-void checkpoint_boundary(struct daemon *d, uint64_t epoch, uint64_t last_read)
+bool checkpoint_boundary(struct daemon *d, uint64_t epoch, const uint8_t *last_read, size_t len)
 {
+	unsigned int i;
+
+	if (len != d->cfg->nics * sizeof(uint64_t))
+		return false;
+	memcpy(d->ckpt.last_read, last_read, len);
+	for (i = 0; i < d->cfg->nics; i++)
+		d->ckpt.last_read[i] = be64toh(d->ckpt.last_read[i]);
 	d->ckpt.got_boundary = epoch;
-	d->ckpt.last_read = last_read;
 	check_complete(d);
+	return true;
 }
 
 void checkpoint_disk_boundary(struct daemon *d, uint64_t epoch)

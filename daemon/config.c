@@ -16,7 +16,7 @@
 #include <strings.h>
 #include <unistd.h>
 
-enum key_type { KEY_TEXT, KEY_NAME, KEY_NUMBER, KEY_SIZE, KEY_TIME, KEY_MODE, KEY_MAC };
+enum key_type { KEY_TEXT, KEY_NAME, KEY_NUMBER, KEY_SIZE, KEY_TIME, KEY_MODE, KEY_BOOL, KEY_MAC };
 
 struct key {
 	const char *section, *name;
@@ -38,15 +38,16 @@ static const struct key keys[] = {
 	{ "vm", "accel", KEY_NAME, FIELD(accel), 0, 0, "tcg" },
 	{ "vm", "cpu", KEY_TEXT, FIELD(cpu), 0, 0, "" },
 	{ "vm", "disk", KEY_TEXT, FIELD(disk), 0, 0, "" },
-	{ "vm", "mac", KEY_MAC, FIELD(mac), 0, 0, NULL },
+	{ "vm", "mac", KEY_MAC, FIELD(nic[0].mac), 0, 0, NULL },
 	{ "vm", "kernel", KEY_TEXT, FIELD(kernel), 0, 0, "" },
 	{ "vm", "initrd", KEY_TEXT, FIELD(initrd), 0, 0, "" },
 	{ "vm", "append", KEY_TEXT, FIELD(append), 0, 0, "" },
 	{ "vm", "qemu", KEY_TEXT, FIELD(qemu), 0, 0, "qemu-system-x86_64" },
 	{ "vm", "nbdkit", KEY_TEXT, FIELD(nbdkit), 0, 0, "nbdkit" },
 	{ "vm", "primary", KEY_NAME, FIELD(primary), 0, 0, "" },
-	{ "net", "bridge", KEY_NAME, FIELD(bridge), 0, 0, "" },
-	{ "net", "tap", KEY_NAME, FIELD(tap), 0, 0, "" },
+	{ "net", "bridge", KEY_NAME, FIELD(nic[0].bridge), 0, 0, "" },
+	{ "net", "tap", KEY_NAME, FIELD(nic[0].tap), 0, 0, "" },
+	{ "net", "offload", KEY_BOOL, FIELD(offload), 0, 0, "yes" },
 	{ "net", "capture", KEY_SIZE, FIELD(capture), 0, GIB, "0" },
 	{ "protection", "mode", KEY_MODE, FIELD(mode), 0, 0, "colo" },
 	{ "protection", "interval", KEY_TIME, FIELD(interval_us), 5000, 60000000, "50ms" },
@@ -71,6 +72,18 @@ static const struct key host_keys[] = {
 };
 #define NHOST_KEYS (sizeof(host_keys) / sizeof(*host_keys))
 
+#define NIC(f) offsetof(struct config_nic, f), sizeof(((struct config_nic *)0)->f)
+static const struct key nic_keys[] = {
+	{ "net N", "mac", KEY_MAC, NIC(mac), 0, 0, NULL },
+	{ "net N", "bridge", KEY_NAME, NIC(bridge), 0, 0, "" },
+	{ "net N", "tap", KEY_NAME, NIC(tap), 0, 0, "" },
+};
+#define NNIC_KEYS (sizeof(nic_keys) / sizeof(*nic_keys))
+
+static const char *const nic_sections[CONFIG_NICS_MAX] = {
+	"net", "net 1", "net 2", "net 3", "net 4", "net 5", "net 6", "net 7",
+};
+
 struct parser {
 	struct config *c;
 	FILE *f;
@@ -78,6 +91,7 @@ struct parser {
 	bool failed;
 	bool seen[NKEYS];
 	bool host_seen[2][NHOST_KEYS];
+	bool nic_seen[CONFIG_NICS_MAX][NNIC_KEYS];
 	char *error;
 	size_t error_size;
 };
@@ -167,6 +181,8 @@ static int set_number(struct parser *p, const struct key *k, const char *where, 
 static int set_text(struct parser *p, const struct key *k, const char *where, const char *text,
 		    char *out)
 {
+	uint8_t mac[6];
+
 	/* only what is empty by default may be empty */
 	if (!*text && (!k->def || *k->def))
 		return fail(p, "[%s] %s: empty", where, k->name);
@@ -175,7 +191,7 @@ static int set_text(struct parser *p, const struct key *k, const char *where, co
 	if (k->type == KEY_NAME && *text && !is_name(text))
 		return fail(p, "[%s] %s: '%s' may have letters, digits, '-', '_' and '.' only", where,
 			    k->name, text);
-	if (k->type == KEY_MAC && !parse_mac(text, p->c->mac_bytes))
+	if (k->type == KEY_MAC && !parse_mac(text, mac))
 		return fail(p, "[%s] %s: '%s' is not a unicast MAC address like 52:54:00:12:34:56", where,
 			    k->name, text);
 	strcpy(out, text);
@@ -196,6 +212,11 @@ static int set_value(struct parser *p, const struct key *k, void *base, const ch
 		if (strcmp(text, "colo") && strcmp(text, "checkpoint"))
 			return fail(p, "[%s] %s: '%s' is neither colo nor checkpoint", where, k->name, text);
 		*(uint64_t *)field = strcmp(text, "colo") ? MODE_CHECKPOINT : MODE_COLO;
+		return 1;
+	case KEY_BOOL:
+		if (strcmp(text, "yes") && strcmp(text, "no"))
+			return fail(p, "[%s] %s: '%s' is neither yes nor no", where, k->name, text);
+		*(uint64_t *)field = !strcmp(text, "yes");
 		return 1;
 	default:
 		return set_number(p, k, where, text, field);
@@ -240,6 +261,28 @@ static int on_host_key(struct parser *p, const char *section, const char *name, 
 	return fail(p, "[%s] %s: unknown key", section, name);
 }
 
+/* the section [net N] */
+static int on_nic_key(struct parser *p, const char *section, const char *name, const char *value)
+{
+	unsigned int n = 1;
+	size_t i;
+
+	while (n < CONFIG_NICS_MAX && strcmp(section, nic_sections[n]))
+		n++;
+	if (n == CONFIG_NICS_MAX)
+		return fail(p, "[%s]: further NICs are [net 1] to [net %u]", section, CONFIG_NICS_MAX - 1);
+	for (i = 0; i < NNIC_KEYS; i++)
+		if (!strcmp(name, nic_keys[i].name)) {
+			if (p->nic_seen[n][i])
+				return fail(p, "[%s] %s: given twice", section, name);
+			p->nic_seen[n][i] = true;
+			if (n >= p->c->nics)
+				p->c->nics = n + 1;
+			return set_value(p, &nic_keys[i], &p->c->nic[n], section, value);
+		}
+	return fail(p, "[%s] %s: unknown key", section, name);
+}
+
 static int on_key(void *user, const char *section, const char *name, const char *value)
 {
 	struct parser *p = user;
@@ -248,6 +291,8 @@ static int on_key(void *user, const char *section, const char *name, const char 
 
 	if (!strncmp(section, "host ", 5))
 		return on_host_key(p, section, name, value);
+	if (!strncmp(section, "net ", 4))
+		return on_nic_key(p, section, name, value);
 	for (i = 0; i < NKEYS; i++) {
 		if (strcmp(section, keys[i].section))
 			continue;
@@ -275,6 +320,17 @@ static char *read_line(char *s, int n, void *stream)
 	return r;
 }
 
+static void set_nic_defaults(struct parser *p, unsigned int n)
+{
+	size_t i;
+
+	for (i = 0; i < NNIC_KEYS; i++)
+		if (!p->nic_seen[n][i] && nic_keys[i].def)
+			set_value(p, &nic_keys[i], &p->c->nic[n], nic_sections[n], nic_keys[i].def);
+		else if (!p->nic_seen[n][i])
+			fail(p, "[%s] %s: missing", nic_sections[n], nic_keys[i].name);
+}
+
 static void set_defaults(struct parser *p)
 {
 	size_t i, h;
@@ -290,6 +346,8 @@ static void set_defaults(struct parser *p)
 				set_value(p, &host_keys[i], &p->c->host[h], "host", host_keys[i].def);
 			else if (!p->host_seen[h][i])
 				fail(p, "[host %s] %s: missing", p->c->host[h].name, host_keys[i].name);
+	for (i = 1; i < p->c->nics; i++)
+		set_nic_defaults(p, i);
 }
 
 static void pick_local(struct parser *p, const char *node)
@@ -310,6 +368,24 @@ static void pick_local(struct parser *p, const char *node)
 		}
 	fail(p, "no section [host %s]; this file has '%s' and '%s' (choose one with --node)", node,
 	     c->host[0].name, c->host[1].name);
+}
+
+static void check_nics(struct parser *p)
+{
+	struct config *c = p->c;
+	unsigned int i, k;
+
+	for (i = 0; i < c->nics; i++) {
+		parse_mac(c->nic[i].mac, c->nic[i].mac_bytes);
+		if (strlen(c->nic[i].tap) > 15)
+			fail(p, "[%s] tap: longer than 15 characters", nic_sections[i]);
+		for (k = 0; k < i; k++) {
+			if (!memcmp(c->nic[k].mac_bytes, c->nic[i].mac_bytes, 6))
+				fail(p, "[%s] mac: %s is the address of another NIC", nic_sections[i], c->nic[i].mac);
+			if (*c->nic[i].tap && !strcmp(c->nic[k].tap, c->nic[i].tap))
+				fail(p, "[%s] tap: %s is the TAP of another NIC", nic_sections[i], c->nic[i].tap);
+		}
+	}
 }
 
 static void check_whole(struct parser *p, const char *node)
@@ -336,8 +412,7 @@ static void check_whole(struct parser *p, const char *node)
 		     c->host[0].name);
 	if (strcmp(c->arbiter, "none"))
 		fail(p, "[arbiter] type: '%s' is not known; only 'none' is built so far", c->arbiter);
-	if (strlen(c->tap) > 15)
-		fail(p, "[net] tap: longer than 15 characters");
+	check_nics(p);
 	if (c->wait_min_us > c->wait_max_us)
 		fail(p, "[protection] wait-min: longer than wait-max");
 	if (strcmp(c->machine, "pc") && strcmp(c->machine, "q35"))
@@ -353,6 +428,7 @@ int config_load(struct config *c, const char *path, const char *node, char *erro
 	int r;
 
 	memset(c, 0, sizeof(*c));
+	c->nics = 1;
 	snprintf(c->path, sizeof(c->path), "%s", path);
 	p.f = fopen(path, "re");
 	if (!p.f) {
@@ -379,9 +455,14 @@ const char *config_disk(const struct config *c)
 	return *config_local(c)->disk ? config_local(c)->disk : c->disk;
 }
 
-const char *config_bridge(const struct config *c)
+const char *config_bridge(const struct config *c, unsigned int nic)
 {
-	return *config_local(c)->bridge ? config_local(c)->bridge : c->bridge;
+	return nic == 0 && *config_local(c)->bridge ? config_local(c)->bridge : c->nic[nic].bridge;
+}
+
+const char *config_nic_section(unsigned int nic)
+{
+	return nic_sections[nic];
 }
 
 bool config_is_primary(const struct config *c)

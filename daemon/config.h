@@ -2,8 +2,8 @@
  *
  * config.h - the configuration of one VM: one INI file, the same on both hosts
  *
- * Sections [vm], [net], [protection], [peer], [disk], [arbiter] and one [host NAME] for each of the two
- * hosts. Keys, their units and defaults stand in the table in config.c and in colo(5).
+ * Sections [vm], [net], [net N], [protection], [peer], [disk], [arbiter] and one [host NAME] for each of the
+ * two hosts. Keys, their units and defaults stand in the table in config.c and in colo(5).
  */
 #ifndef COLO_CONFIG_H
 #define COLO_CONFIG_H
@@ -16,14 +16,21 @@
 #define CONFIG_TEXT_MAX 1024
 #define CONFIG_PATH_MAX 256
 
+#define CONFIG_NICS_MAX 8
+
 enum config_mode { MODE_COLO, MODE_CHECKPOINT };
+
+struct config_nic {
+	char bridge[CONFIG_NAME_MAX], tap[CONFIG_NAME_MAX], mac[CONFIG_NAME_MAX];
+	uint8_t mac_bytes[6];
+};
 
 struct config_host {
 	char name[CONFIG_NAME_MAX];
 	char address[CONFIG_PATH_MAX]; /* of the replication link: IPv4 or IPv6 address or name */
 	uint64_t port;
 	char disk[CONFIG_PATH_MAX];    /* overrides [vm] disk */
-	char bridge[CONFIG_NAME_MAX];  /* overrides [net] bridge */
+	char bridge[CONFIG_NAME_MAX];  /* overrides [net] bridge, of the first NIC */
 	char state[CONFIG_PATH_MAX];   /* directory for sockets and QEMU's log */
 };
 
@@ -35,12 +42,13 @@ struct config {
 	uint64_t vcpus;
 	char machine[CONFIG_NAME_MAX], accel[CONFIG_NAME_MAX], cpu[CONFIG_NAME_MAX * 4];
 	char disk[CONFIG_PATH_MAX];
-	char mac[CONFIG_NAME_MAX];
 	char kernel[CONFIG_PATH_MAX], initrd[CONFIG_PATH_MAX], append[CONFIG_TEXT_MAX];
 	char qemu[CONFIG_PATH_MAX], nbdkit[CONFIG_PATH_MAX];
 	char primary[CONFIG_NAME_MAX];
-	/* [net] */
-	char bridge[CONFIG_NAME_MAX], tap[CONFIG_NAME_MAX];
+	/* [net] and [vm] mac: the first; [net N]: nic[N] */
+	struct config_nic nic[CONFIG_NICS_MAX];
+	unsigned int nics;
+	uint64_t offload; /* bool */
 	uint64_t capture; /* bytes, 0: off */
 	/* [protection] */
 	uint64_t mode; /* enum config_mode */
@@ -55,8 +63,6 @@ struct config {
 	struct config_host host[2];
 	unsigned int nhosts;
 	unsigned int local; /* index of this node in host[] */
-
-	uint8_t mac_bytes[6];
 };
 
 /* Reads and checks the file; node: name of this host's section, NULL: the one whose name is the host's
@@ -75,7 +81,9 @@ static inline const struct config_host *config_peer(const struct config *c)
 
 /* what this host uses, after overrides */
 const char *config_disk(const struct config *c);
-const char *config_bridge(const struct config *c);
+const char *config_bridge(const struct config *c, unsigned int nic);
+/* name of the section that is about this NIC */
+const char *config_nic_section(unsigned int nic);
 /* Is this node the one that begins as primary? */
 bool config_is_primary(const struct config *c);
 

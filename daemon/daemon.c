@@ -347,8 +347,7 @@ static void boot(struct daemon *d)
 			daemon_fail_start(d, "no peer link");
 		return;
 	}
-	if (vm_start(d, VM_RUN) < 0 || nic_attach(d, d->vm.nic_fd) < 0 ||
-	    agentlink_open(d, d->vm.agent_fd, on_hello) < 0)
+	if (vm_start(d, VM_RUN) < 0 || agentlink_open(d, d->vm.agent_fd, on_hello) < 0)
 		daemon_fail_start(d, "QEMU does not start");
 }
 
@@ -359,7 +358,6 @@ static void on_selftest(struct daemon *d, const struct agent_reply *r)
 
 	snprintf(text, sizeof(text), "%s", r->error);
 	vm_kill(d);
-	close(d->vm.nic_fd);
 	if (!good) {
 		daemon_fail_start(d, "QEMU %s (%s) fails the self-test: %s", d->qemu_version, d->cfg->qemu,
 				  text);
@@ -431,7 +429,8 @@ static int make_state_dir(const char *path)
 
 static void init_loop(struct daemon *d)
 {
-	uv_timer_t *timers[] = { &d->tick, &d->announce, &d->linger, &d->seed_poll, &d->start_limit };
+	uv_timer_t *timers[] = { &d->tick, &d->announce, &d->linger, &d->seed_poll, &d->start_limit,
+				 &d->follow };
 	size_t i;
 
 	uv_loop_init(&d->loop);

@@ -40,7 +40,7 @@ struct vm {
 	struct child child;
 	struct watch *exit_watch;
 	struct qmp *qmp;
-	int agent_fd, nic_fd; /* our ends of the socketpairs, -1 when handed to agent link and NIC */
+	int agent_fd;         /* our end of the socketpair, for the agent link */
 	bool dying;           /* its end is expected */
 };
 
@@ -144,28 +144,32 @@ enum peer_status hello_check(struct daemon *d, struct peer_hello *h, char *text,
 /* a text from the peer: ended, and printable only */
 void hello_text(char *s, size_t size);
 
-/* --- nic.c: data plane of the NIC --- */
+/* --- nic_setup.c, nic.c: the NICs --- */
 
-struct nic;
-int nic_open(struct daemon *d); /* TAP on the bridge */
+struct nics;
+int nic_open(struct daemon *d); /* TAPs on the bridges */
 void nic_close(struct daemon *d);
-int nic_attach(struct daemon *d, int fd); /* QEMU's NIC socket; takes fd */
+/* A new VM's side of all NICs. fds: of the network namespace's counters, and for each NIC TAP and packet socket;
+ * QEMU has to inherit them. nic_prepared(): it has. */
+#define NIC_FDS(nics) (1 + 2 * (nics))
+int nic_prepare(struct daemon *d, int *fds);
+void nic_prepared(struct daemon *d);
 void nic_detach(struct daemon *d);
 void nic_flush(struct daemon *d);
 uint64_t nic_tick(struct daemon *d, uint64_t now_us); /* next one */
+/* INPUT, PVM_SYN, OUTPUT from the peer. false: malformed */
+bool nic_message(struct daemon *d, enum peer_type type, uint64_t epoch, const uint8_t *p, size_t len);
 /* primary */
 void nic_serve(struct daemon *d); /* unprotected: all passes */
 void nic_harvest(struct daemon *d, const uint8_t nonce[AGENT_NONCE], uint64_t epoch); /* before it */
-uint64_t nic_harvested(struct daemon *d, uint64_t net_unread, bool ok); /* last input the PVM read */
+/* after it; r: NULL: it failed. last_read: the last input the PVM had, for each NIC */
+void nic_harvested(struct daemon *d, const struct agent_reply *r, uint64_t last_read[AGENT_MAX_NICS]);
 void nic_held(struct daemon *d, uint64_t epoch);
 void nic_compare(struct daemon *d, uint64_t epoch);
 void nic_give_up(struct daemon *d); /* only forward clients' frames to the peer */
-void nic_from_svm(struct daemon *d, uint64_t epoch, const uint8_t *frame, size_t len);
 /* secondary */
-void nic_input(struct daemon *d, uint64_t seq, const uint8_t *frame, size_t len);
-void nic_pvm_syn(struct daemon *d, uint64_t epoch, const uint8_t *frame, size_t len);
 void nic_apply(struct daemon *d, const uint8_t nonce[AGENT_NONCE], uint64_t epoch);
-void nic_applied(struct daemon *d, uint64_t epoch, uint64_t last_read);
+void nic_applied(struct daemon *d, uint64_t epoch, const uint64_t last_read[AGENT_MAX_NICS]);
 void nic_take_over(struct daemon *d, uint64_t lost_at_us);
 void nic_announce(struct daemon *d);
 json_t *nic_status(struct daemon *d);
@@ -212,7 +216,8 @@ void seed_cancel(struct daemon *d);
 void checkpoint_harvest(struct daemon *d, uint64_t epoch, enum core_cause cause);
 /* secondary: parts of what makes epoch complete */
 void checkpoint_received(struct daemon *d, uint64_t epoch, uint32_t flags, uint64_t ran_at_ns);
-void checkpoint_boundary(struct daemon *d, uint64_t epoch, uint64_t last_read);
+/* last_read: as it came, one number a NIC; false: malformed */
+bool checkpoint_boundary(struct daemon *d, uint64_t epoch, const uint8_t *last_read, size_t len);
 void checkpoint_disk_boundary(struct daemon *d, uint64_t epoch);
 void checkpoint_apply(struct daemon *d, uint64_t epoch);
 void checkpoint_peer_applied(struct daemon *d, uint64_t epoch, const uint8_t *p, size_t n);
@@ -235,7 +240,7 @@ struct checkpoint {
 	uint64_t got_pages, got_boundary, got_disk; /* epochs */
 	uint32_t flags;
 	uint64_t ran_at_ns;      /* PVM's run-on, in our clock */
-	uint64_t last_read;      /* input */
+	uint64_t last_read[AGENT_MAX_NICS]; /* input */
 	bool svm_started;        /* by QMP cont, once */
 	bool staged_only;        /* mode checkpoint: RAM is in the image, state is not loaded */
 	bool loading;            /* mode checkpoint: failover loads it */
@@ -268,13 +273,13 @@ struct daemon {
 	struct agentlink agent;
 	struct diskman disk;
 	struct peer peer;
-	struct nic *nic;
+	struct nics *nics;
 	struct transfer *transfer;
 	struct checkpoint ckpt;
 	struct failover_record failover;
 	struct control *control;
 	struct explain *explain;
-	uv_timer_t announce, linger, seed_poll, start_limit;
+	uv_timer_t announce, linger, seed_poll, start_limit, follow;
 	int announcements;
 	char qemu_version[32], driver[16];
 	char exe_dir[256];      /* where agent and plugin may lie in a build tree */

@@ -13,17 +13,19 @@
  * part of it; kernel and initrd come with the seed. FNV-1a, 64 bits. */
 static uint64_t machine_digest(const struct config *c)
 {
-	const char *part[] = { c->mac, c->cpu, c->accel, c->append };
+	const char *part[3 + AGENT_MAX_NICS] = { c->cpu, c->accel, c->append };
 	uint64_t h = 0xcbf29ce484222325;
 	const char *s;
 	size_t i;
 
-	for (i = 0; i < sizeof(part) / sizeof(*part); i++) {
+	for (i = 0; i < c->nics; i++)
+		part[3 + i] = c->nic[i].mac;
+	for (i = 0; i < 3 + c->nics; i++) {
 		for (s = part[i]; *s; s++)
 			h = (h ^ (unsigned char)*s) * 0x100000001b3;
 		h = (h ^ 0xff) * 0x100000001b3;
 	}
-	return h;
+	return h + c->offload;
 }
 
 void hello_fill(struct daemon *d, struct peer_hello *h, enum peer_channel channel)
@@ -77,7 +79,7 @@ static enum peer_status check_identity(struct daemon *d, struct peer_hello *h, c
 	    be64toh(h->mode) != c->mode || strcmp(h->machine, c->machine))
 		return refuse(text, size, "memory, vcpus, machine or mode differ from those in %s", c->path);
 	if (be64toh(h->digest) != machine_digest(c))
-		return refuse(text, size, "mac, cpu, accel or append differ from those in %s", c->path);
+		return refuse(text, size, "NICs, offload, cpu, accel or append differ from those in %s", c->path);
 	if (strcmp(h->qemu, d->qemu_version))
 		return refuse(text, size, "QEMU %s there, %s here: a pair needs the same version", h->qemu,
 			      d->qemu_version);

@@ -504,29 +504,13 @@ void peer_heartbeat(struct daemon *d)
 	peer_send(d, PEER_HEARTBEAT, d->core.epoch, v, sizeof(v), NULL, 0);
 }
 
-static uint64_t get64(const uint8_t *p)
-{
-	uint64_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return be64toh(v);
-}
-
 static bool secondary_message(struct daemon *d, unsigned int type, uint64_t epoch, const uint8_t *p,
 			      size_t n)
 {
 	switch (type) {
 	case PEER_INPUT:
-		if (n < 8)
-			return false;
-		nic_input(d, get64(p), p + 8, n - 8);
-		return true;
-	case PEER_PVM_SYN: nic_pvm_syn(d, epoch, p, n); return true;
-	case PEER_BOUNDARY:
-		if (n != 8)
-			return false;
-		checkpoint_boundary(d, epoch, get64(p));
-		return true;
+	case PEER_PVM_SYN: return nic_message(d, type, epoch, p, n);
+	case PEER_BOUNDARY: return checkpoint_boundary(d, epoch, p, n);
 	case PEER_SYNCED:
 		daemon_event(d, (struct core_event){ .type = CORE_EV_DISK_SYNCED, .epoch = epoch });
 		return true;
@@ -554,7 +538,7 @@ static bool primary_message(struct daemon *d, unsigned int type, uint64_t epoch,
 			    size_t n)
 {
 	switch (type) {
-	case PEER_OUTPUT: nic_from_svm(d, epoch, p, n); return true;
+	case PEER_OUTPUT: return nic_message(d, type, epoch, p, n);
 	case PEER_HELD:
 		daemon_event(d, (struct core_event){ .type = CORE_EV_HELD, .epoch = epoch });
 		return true;

@@ -46,10 +46,11 @@ enum peer_type {
 	PEER_HEARTBEAT = 1, /* both; payload: u64 time of the sender, u64 time it last got, u64 ns ago */
 	PEER_SEED_START,    /* to secondary: start QEMU, dial SEED */
 	PEER_SEED_READY,    /* to primary: the SVM has its private view. payload: RAM block list */
-	PEER_INPUT,         /* to secondary: u64 sequence number, frame of a client */
-	PEER_PVM_SYN,       /* to secondary: frame of the PVM; epoch: the PVM's */
-	PEER_OUTPUT,        /* to primary: frame of the SVM; epoch: the SVM's */
-	PEER_BOUNDARY,      /* to secondary: epoch begins; u64: last input the PVM had read */
+	/* u64: NIC in the highest byte, number of the frame below; frame as in net/net.h */
+	PEER_INPUT,         /* to secondary: frame of a client */
+	PEER_PVM_SYN,       /* to secondary: frame of the PVM; epoch: the PVM's; number 0 */
+	PEER_OUTPUT,        /* to primary: frame of the SVM; epoch: the SVM's; number 0 */
+	PEER_BOUNDARY,      /* to secondary: epoch begins; u64 for each NIC: last input the PVM had */
 	PEER_HELD,          /* to primary */
 	PEER_APPLIED,       /* to primary: struct peer_applied */
 	PEER_HANDOVER,      /* to secondary: take over; epoch: enum core_loss, why */

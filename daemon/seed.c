@@ -318,8 +318,7 @@ void seed_receive(struct daemon *d)
 {
 	if (d->core.state != CORE_SEEDING || d->vm.child.pid)
 		return;
-	if (vm_start(d, VM_INCOMING) < 0 || nic_attach(d, d->vm.nic_fd) < 0 ||
-	    agentlink_open(d, d->vm.agent_fd, on_hello) < 0)
+	if (vm_start(d, VM_INCOMING) < 0 || agentlink_open(d, d->vm.agent_fd, on_hello) < 0)
 		failed(d, "QEMU", "does not start");
 }
 

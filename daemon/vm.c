@@ -2,8 +2,8 @@
  *
  * vm.c - the QEMU process
  *
- * QEMU is the distribution's; it is told what to be on its command line only. It inherits three
- * sockets (QMP, agent, NIC) and dies with the daemon: a VM whose network nobody serves is of no use.
+ * QEMU is the distribution's; it is told what to be on its command line only. It inherits sockets
+ * (QMP, agent) and the VM's side of its NICs, and dies with the daemon: a VM whose network nobody serves is of no use.
  *
  * Its threads are SCHED_BATCH. Each request passes through several threads of QEMU and two daemons; where
  * each that wakes pushes another one off a busy CPU, a VM handles one frame at a time where it could
@@ -23,9 +23,12 @@
 #include "common/wire.h"
 #include "daemon/daemon.h"
 
-#define MAX_ARGS 96
+#define MAX_ARGS 128
 /* where the child finds its ends */
-enum { QMP_FD = 3, AGENT_FD, NIC_FD, BOUNDARY_FD, CHILD_FDS_END };
+enum { QMP_FD = 3, AGENT_FD, BOUNDARY_FD, COUNTERS_FD, NIC_FD };
+#define TAP_FD(i) (NIC_FD + 2 * (i))
+#define SOCK_FD(i) (TAP_FD(i) + 1)
+#define MAX_FDS (NIC_FD - QMP_FD + 2 * AGENT_MAX_NICS)
 
 struct args {
 	char *v[MAX_ARGS];
@@ -90,10 +93,18 @@ static void boot_args(struct args *a, const struct config *c)
 static void device_args(struct args *a, struct daemon *d, enum vm_kind kind)
 {
 	const struct config *c = d->cfg;
+	unsigned int i;
 
-	arg(a, "-netdev"); arg(a, "socket,id=nic0,fd=%d", NIC_FD);
-	arg(a, "-device");
-	arg(a, "virtio-net-pci,netdev=nic0,mac=%s,disable-modern=on,disable-legacy=off,romfile=", c->mac);
+	for (i = 0; i < c->nics; i++) {
+		arg(a, "-netdev");
+		if (kind == VM_SELFTEST)
+			arg(a, "hubport,id=nic%u,hubid=%u", i, i);
+		else
+			arg(a, "tap,id=nic%u,fd=%u", i, TAP_FD(i));
+		arg(a, "-device");
+		arg(a, "virtio-net-pci,netdev=nic%u,mac=%s,disable-modern=on,disable-legacy=off,romfile=", i,
+		    c->nic[i].mac);
+	}
 	arg(a, "-blockdev");
 	if (kind == VM_SELFTEST)
 		arg(a, "driver=null-co,node-name=disk0,size=%llu", (unsigned long long)d->disk.size);
@@ -109,15 +120,25 @@ static void device_args(struct args *a, struct daemon *d, enum vm_kind kind)
 	}
 }
 
-static void control_args(struct args *a, const char *agent, enum vm_kind kind)
+static void agent_args(struct args *a, const char *agent, unsigned int nics, enum vm_kind kind)
 {
-	arg(a, "-chardev"); arg(a, "socket,id=qmp0,fd=%d", QMP_FD);
-	arg(a, "-mon"); arg(a, "chardev=qmp0,mode=control");
+	char text[AGENT_MAX_NICS * 48] = "";
+	unsigned int i;
+	size_t n = 0;
+
+	for (i = 0; kind != VM_SELFTEST && i < nics; i++)
+		n += snprintf(text + n, sizeof(text) - n, ",nic=%u:%u:%u", TAP_FD(i), SOCK_FD(i), COUNTERS_FD);
 	arg(a, "-plugin");
 	if (kind == VM_SELFTEST)
 		arg(a, "%s,fd=%d", agent, AGENT_FD);
 	else
-		arg(a, "%s,fd=%d,netfd=%d,diskfd=%d", agent, AGENT_FD, NIC_FD, BOUNDARY_FD);
+		arg(a, "%s,fd=%d,diskfd=%d%s", agent, AGENT_FD, BOUNDARY_FD, text);
+}
+
+static void control_args(struct args *a, enum vm_kind kind)
+{
+	arg(a, "-chardev"); arg(a, "socket,id=qmp0,fd=%d", QMP_FD);
+	arg(a, "-mon"); arg(a, "chardev=qmp0,mode=control");
 	if (kind != VM_RUN)
 		arg(a, "-S");
 	if (kind == VM_INCOMING) {
@@ -161,58 +182,68 @@ static void on_qmp_event(void *opaque, const char *event, json_t *data)
 	}
 }
 
-/* Room for a few hundred full frames, so that a burst does not stop the guest's transmit queue. */
-static void size_nic_socket(int ours, int theirs)
+/* fds: what QEMU inherits, from 3 on; the first two are ours to close */
+static int start_child(struct daemon *d, struct args *a, int fds[MAX_FDS], enum vm_kind kind)
 {
-	int size = 4 << 20;
+	int log_fd, nfds = 2, r = 0;
 
-	setsockopt(ours, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
-	setsockopt(theirs, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
+	if (kind != VM_SELFTEST) {
+		fds[2] = d->disk.boundary_fd;
+		r = nic_prepare(d, fds + 3);
+		nfds = 3 + NIC_FDS(d->cfg->nics);
+	}
+	if (r < 0)
+		return r;
+	log_fd = daemon_open_log(d, "qemu.log");
+	r = spawn_child(&d->vm.child, a->v, fds, nfds, log_fd, SPAWN_BATCH);
+	if (log_fd >= 0)
+		close(log_fd);
+	if (kind != VM_SELFTEST)
+		nic_prepared(d);
+	return r;
+}
+
+static int build_args(struct daemon *d, struct args *a, enum vm_kind kind)
+{
+	char agent[300];
+	int r = daemon_find(d, "agent", "colo-agent.so", agent, sizeof(agent));
+
+	if (r < 0)
+		return r;
+	machine_args(a, d->cfg);
+	boot_args(a, d->cfg);
+	device_args(a, d, kind);
+	control_args(a, kind);
+	agent_args(a, agent, d->cfg->nics, kind);
+	return a->failed ? -ENOMEM : 0;
 }
 
 int vm_start(struct daemon *d, enum vm_kind kind)
 {
-	static const int types[3] = { SOCK_STREAM, SOCK_SEQPACKET, SOCK_STREAM };
-	int ours[3] = { -1, -1, -1 }, fds[4] = { -1, -1, -1, -1 }, log_fd, r, i;
+	static const int types[2] = { SOCK_STREAM, SOCK_SEQPACKET };
+	int ours[2] = { -1, -1 }, fds[MAX_FDS] = { -1, -1 }, r, i;
 	struct vm *vm = &d->vm;
 	struct args a = { .n = 0 };
-	char agent[300];
 
-	r = daemon_find(d, "agent", "colo-agent.so", agent, sizeof(agent));
-	if (r < 0)
-		return r;
-	machine_args(&a, d->cfg);
-	boot_args(&a, d->cfg);
-	device_args(&a, d, kind);
-	control_args(&a, agent, kind);
-	if (a.failed) {
-		free_args(&a);
-		return -ENOMEM;
-	}
-	r = wire_pairs(types, 3, ours, fds);
-	fds[3] = d->disk.boundary_fd;
-	size_nic_socket(ours[2], fds[2]);
-	log_fd = daemon_open_log(d, "qemu.log");
-	*vm = (struct vm){ .child = { .pidfd = -1 } };
+	*vm = (struct vm){ .child = { .pidfd = -1 }, .agent_fd = -1 };
+	r = build_args(d, &a, kind);
+	r = r < 0 ? r : wire_pairs(types, 2, ours, fds);
 	if (r == 0)
-		r = spawn_child(&vm->child, a.v, fds, kind == VM_SELFTEST ? 3 : 4, log_fd, SPAWN_BATCH);
+		r = start_child(d, &a, fds, kind);
 	free_args(&a);
-	if (log_fd >= 0)
-		close(log_fd);
-	for (i = 0; i < 3; i++)
+	for (i = 0; i < 2; i++) {
 		if (fds[i] >= 0)
 			close(fds[i]);
+		if (r < 0 && ours[i] >= 0)
+			close(ours[i]);
+	}
 	if (r < 0) {
 		log_error("%s: %s", d->cfg->qemu, strerror(-r));
-		for (i = 0; i < 3; i++)
-			if (ours[i] >= 0)
-				close(ours[i]);
 		return r;
 	}
 	vm->exit_watch = watch_new(&d->loop, vm->child.pidfd, UV_READABLE, on_exit_event, d);
 	vm->qmp = qmp_new(&d->loop, ours[0], on_qmp_event, d);
 	vm->agent_fd = ours[1];
-	vm->nic_fd = ours[2];
 	return 0;
 }
 

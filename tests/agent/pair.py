@@ -14,7 +14,7 @@ import vm as qemu
 HEADER = struct.Struct("=IIQQQ")
 RECORD = struct.Struct("=IIQQ")
 PAGE = qemu.PAGE
-MARKER = b"COLO-MRK"
+MARKER = bytes(12) + b"\x88\xb5COLO-MRK"
 
 
 class Pair:

@@ -6,7 +6,6 @@ usage: test_pair.py AGENT.so GUEST-PROGRAM [MACHINE [CHECKPOINTS]]
 """
 import errno
 import os
-import socket
 import sys
 import time
 
@@ -28,23 +27,29 @@ def check_checkpoints(p, n):
 
 
 def check_failed_checkpoint(p):
-    """Nobody reads the NIC's stream: the checkpoint fails, the PVM runs, no page is lost."""
-    peer = p.pvm.nic_peer
-    frame = b"\0\0\x05\xdc" + bytes(1500)
-    try:
-        while True:
-            peer.send(frame, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        pass
+    """Nobody reads the NIC's frames: the checkpoint fails, the PVM runs, no page is lost."""
+    p.pvm.nic.flood()
     try:
         p.pvm.agent.checkpoint(qemu.RUN)
-        raise AssertionError("a marker went into a stream that is full")
+        raise AssertionError("a marker went into a socket that is full")
     except qemu.Failed as e:
         assert e.status == -errno.ETIMEDOUT, e
     assert p.pvm.qmp.ask("query-status")["status"] == "running"
     p.pvm.nic.frames()
     a, b = p.checkpoint(hashed=True)
     assert a["hash"] == b["hash"], "pages of a failed checkpoint were lost"
+
+
+def check_taken(p):
+    """The count of frames that the VM took from its TAP is right, none of them waiting."""
+    before = p.checkpoint()[0]["taken"][0]
+    for _ in range(7):
+        p.pvm.nic.send(bytes(60))
+    deadline = time.monotonic() + 10
+    while (now := p.checkpoint()[0]["taken"][0]) < before + 7:
+        assert time.monotonic() < deadline, f"{now - before} of 7 frames taken"
+        time.sleep(0.01)
+    assert now == before + 7, f"{now - before} frames taken, 7 sent"
 
 
 def check_hostile(p):
@@ -143,6 +148,7 @@ def main():
             p.protect()
             check_checkpoints(p, n)
             check_failed_checkpoint(p)
+            check_taken(p)
             check_hostile(p)
             check_ended(p)
             check_negative(p)

@@ -130,7 +130,8 @@ def check_foreign_program(agent_so, where):
 
 def check_bad_arguments(agent_so):
     """Arguments that make no sense end QEMU with a message."""
-    for args in ("fd=x", "fd=99", "nonsense=1", "fd=0,netfd=77", "fd=0,netfd=-2"):
+    for args in ("fd=x", "fd=99", "nonsense=1", "fd=0,nic=77:77:77", "fd=0,nic=-2:0:0", "fd=0,nic=0:0",
+                 "fd=0" + 9 * ",nic=0:0:0"):
         r = subprocess.run([os.environ.get("QEMU", "qemu-system-x86_64"), "-nodefaults", "-display",
                             "none", "-plugin", f"{agent_so},{args}"], timeout=20,
                            capture_output=True, text=True, stdin=subprocess.DEVNULL)

@@ -9,12 +9,15 @@ import struct
 import subprocess
 import time
 
+import tap
+
 (HELLO, SETUP, SELFTEST, TRACK, CHECKPOINT, VIEW, APPLY, STOP, CONT, UNTRACK) = range(1, 11)
 RUN, LOAD, HASH, STAGED = 1, 2, 4, 8
 PAGE = 4096
 REQUEST = struct.Struct("=IIQ16sq")
 REPLY_HEAD = struct.Struct("=Ii256s")
 REPLY_BODY = 4624
+NICS = 8
 ETHERTYPE = b"\x88\xb5"
 FRAME = struct.Struct("=6s6s2sQQQ22s")
 
@@ -73,10 +76,12 @@ class Agent:
         return [(name.rstrip(b"\0").decode(), size_) for name, size_ in blocks], size
 
     def checkpoint(self, flags, nonce=bytes(16), epoch=0):
-        names = ("pages", "device_bytes", "net_unread", "stop", "save", "scan", "copy", "cont",
-                 "pause", "ran_at", "hash")
+        names = ("pages", "device_bytes", "stop", "save", "scan", "copy", "cont", "pause", "ran_at",
+                 "hash")
         body = self.ask(CHECKPOINT, flags, epoch, nonce)
-        return dict(zip(names, struct.unpack_from("=QQQqqqqqqqQ", body)))
+        pages, size, *taken = struct.unpack_from(f"=QQ{NICS}Q", body)
+        rest = struct.unpack_from("=qqqqqqqQ", body, 8 * (2 + NICS))
+        return dict(zip(names, (pages, size, *rest)), taken=taken)
 
     def apply(self, flags, nonce=bytes(16), ran_at=0):
         names = ("dropped", "applied", "stop", "drop", "apply", "reset", "load", "cont", "total",
@@ -125,34 +130,8 @@ class Qmp:
         self.buffer = b""
 
 
-class Nic:
-    """The daemon's end of the NIC's stream socket."""
-
-    def __init__(self, sock):
-        self.sock = sock
-        sock.setblocking(False)
-        self.buffer = b""
-
-    def frames(self):
-        """All whole frames that are there."""
-        out = []
-        try:
-            while data := self.sock.recv(1 << 18):
-                self.buffer += data
-        except BlockingIOError:
-            pass
-        while len(self.buffer) >= 4:
-            length, = struct.unpack_from(">I", self.buffer)
-            if len(self.buffer) < 4 + length:
-                break
-            out.append(self.buffer[4:4 + length])
-            self.buffer = self.buffer[4 + length:]
-        return out
-
-    def send(self, frame):
-        self.sock.setblocking(True)
-        self.sock.sendall(struct.pack(">I", len(frame)) + frame)
-        self.sock.setblocking(False)
+class Nic(tap.Nic):
+    """The NIC of a guest that answers to frames of one kind."""
 
     def power_off(self):
         """Let the guest end itself."""
@@ -186,9 +165,10 @@ class VM:
         self.errors = f"{where}/{name}.stderr"
         control, control_q = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         qmp, qmp_q = socket.socketpair()
-        nic, nic_q = socket.socketpair()
-        args = f"fd={control_q.fileno()},netfd={nic_q.fileno()}"
-        passed = [control_q.fileno(), qmp_q.fileno(), nic_q.fileno()]
+        self.nic = Nic()
+        passed, args = self.nic.passed()
+        args = f"fd={control_q.fileno()},{args}"
+        passed += [control_q.fileno(), qmp_q.fileno()]
         if disk_fd is not None:
             args += f",diskfd={disk_fd}"
             passed.append(disk_fd)
@@ -198,7 +178,7 @@ class VM:
                "-global", "apic-common.vapic=off",
                "-chardev", f"socket,id=qmp,fd={qmp_q.fileno()}", "-mon", "chardev=qmp,mode=control",
                "-chardev", f"file,id=con,path={self.log}", "-serial", "chardev:con",
-               "-netdev", f"socket,id=n0,fd={nic_q.fileno()}",
+               "-netdev", f"tap,id=n0,fd={self.nic.tap}",
                "-device", "virtio-net-pci,netdev=n0,mac=52:52:52:52:52:52,disable-modern=on"]
         if kernel:
             cmd += ["-kernel", kernel, "-initrd", initrd, "-append",
@@ -216,10 +196,8 @@ class VM:
                                             stdin=subprocess.DEVNULL, stdout=err, stderr=err)
         for s in (control_q, qmp_q):
             s.close()
-        self.nic_peer = nic_q  # kept, so that tests can write into QEMU's stream
         self.qmp = Qmp(qmp)
         self.agent = Agent(control)
-        self.nic = Nic(nic)
 
     def console(self):
         with open(self.log, errors="replace") as f:

@@ -52,7 +52,7 @@ class Primary:
 
 
 def frames(rnd, count, source, destination):
-    """Ethernet frames that are nearly right: IPv4 with TCP, UDP, ICMP, fragments; ARP; any bytes."""
+    """Frames that are nearly right: IPv4 with TCP, UDP, ICMP, fragments; ARP; any bytes. A vnet header first."""
     for _ in range(count):
         payload = rnd.randbytes(rnd.choice((0, 1, 20, 100, 1400)))
         kind = rnd.choice((6, 6, 6, 17, 1, 2))
@@ -65,6 +65,7 @@ def frames(rnd, count, source, destination):
                          b"\x0a\0\0\x01", b"\x0a\0\0\x02")
         kind = rnd.choice((b"\x08\x00", b"\x08\x00", b"\x08\x00", b"\x08\x06", b"\x81\x00", b"\x86\xdd"))
         frame = destination + source + kind + ip + inner
+        frame = rnd.choice((bytes(10), bytes(10), rnd.randbytes(10))) + frame
         yield rnd.choice((frame, frame, frame[:rnd.randrange(len(frame) + 1)], rnd.randbytes(rnd.randrange(2000))))
 
 

@@ -55,7 +55,7 @@ def code_options():
 
 def code_keys():
     """{(section, key): default or None}"""
-    rows = re.findall(r'\{ "([\w-]+)", "([\w-]+)", KEY_\w+, (?:FIELD|HOST)\(\w+\), [^,]+, [^,]+, '
+    rows = re.findall(r'\{ "([\w -]+)", "([\w-]+)", KEY_\w+, (?:FIELD|HOST|NIC)\([\w\[\].]+\), [^,]+, [^,]+, '
                       r'(NULL|"[^"]*") \}', read("daemon", "config.c"))
     return {(s, k): None if d == "NULL" else d[1:-1] for s, k, d in rows}
 
@@ -92,12 +92,12 @@ class Help(unittest.TestCase):
 class Manual(unittest.TestCase):
     def test_keys(self):
         keys = code_keys()
-        rows = len(re.findall(r'^\t\{ "[\w-]+", "[\w-]+", KEY_', read("daemon", "config.c"), re.M))
+        rows = len(re.findall(r'^\t\{ "[\w -]+", "[\w-]+", KEY_', read("daemon", "config.c"), re.M))
         self.assertEqual(len(keys), rows) # the table is read as it is meant
         described = {}
         for heading, text in sections("colo.5.md").items():
             if heading.startswith("["):
-                section = heading.strip("[]").split()[0]
+                section = heading.strip("[]").replace("host NAME", "host")
                 described.update({(section, key): d for key, d in entries(text).items()})
         self.assertEqual(set(described), set(keys))
         for key, default in keys.items():

@@ -82,7 +82,7 @@ static void test_defaults(void **state)
 	assert_string_equal(config_peer(&config)->name, "a");
 	assert_false(config_is_primary(&config));
 	assert_string_equal(config_local(&config)->state, "/run/colo/web");
-	assert_memory_equal(config.mac_bytes, "\x52\x54\x00\x12\x34\x56", 6);
+	assert_memory_equal(config.nic[0].mac_bytes, "\x52\x54\x00\x12\x34\x56", 6);
 }
 
 static void test_overrides_and_units(void **state)
@@ -92,7 +92,7 @@ static void test_overrides_and_units(void **state)
 			      "[protection]\nmode = checkpoint\ninterval=20ms\nperiodic = 2s\nwait-min=1500us\n"
 			      "[disk]\ncache-max = 1048576k\n", "b"), 0);
 	assert_string_equal(config_disk(&config), "/b.img");
-	assert_string_equal(config_bridge(&config), "br7");
+	assert_string_equal(config_bridge(&config, 0), "br7");
 	assert_int_equal(config_local(&config)->port, 7);
 	assert_string_equal(config_local(&config)->state, "/tmp/s");
 	assert_int_equal(config.memory, 512u << 20);
