@@ -131,7 +131,7 @@ static void show_bytes(const struct side *p, const struct side *s, const char *o
 /* --- what usually makes such a difference --- */
 
 enum hint {
-	HINT_PAYLOAD, HINT_TLS, HINT_SSH, HINT_NUMBER, HINT_TOKEN, HINT_FIN, HINT_SYN, HINT_DATAGRAM,
+	HINT_PAYLOAD, HINT_TLS, HINT_TLS_CONTENT, HINT_SSH, HINT_DATE, HINT_NUMBER, HINT_TOKEN, HINT_FIN, HINT_SYN, HINT_DATAGRAM,
 	HINT_REPEAT, HINT_URGENT,
 	HINT_NO_ANSWER, HINT_NO_ACK, HINT_WINDOW, HINT_RESET, HINT_HELD, HINT_AHEAD, HINT_FLOWS, HINT_NONE,
 };
@@ -139,11 +139,15 @@ enum hint {
 static const char *const hints[HINT_NONE] = {
 	[HINT_PAYLOAD] = "Different bytes: usually random numbers, times, or answers in another order because\n"
 		"  several threads work on them. What helps: fewer of these in what is answered.",
-	[HINT_TLS] = "TLS: each VM draws its own random numbers for a new connection, so each handshake\n"
-		"  costs a checkpoint; from there on the connection is alike. What helps: connections that are\n"
-		"  kept open, or a proxy outside the guest that ends TLS.",
-	[HINT_SSH] = "ssh: each VM draws its own keys for a new connection, so each one costs a checkpoint or\n"
-		"  two; from there on it is alike. What helps: connections that are kept open.",
+	[HINT_TLS] = "TLS: usually the VMs drew different random numbers for a new connection, which costs a\n"
+		"  checkpoint; from there on it is alike. What helps: connections that are kept open, or a proxy\n"
+		"  outside the guest that ends TLS.",
+	[HINT_TLS_CONTENT] = "TLS with the same keys in both VMs, and a few bytes of the content differ: usually a\n"
+		"  time, as in HTTP's Date when its second changes between the two answers.",
+	[HINT_SSH] = "ssh: usually the VMs drew different random numbers for a new connection, which costs a\n"
+		"  checkpoint or two; from there on it is alike. What helps: connections that are kept open.",
+	[HINT_DATE] = "HTTP's Date: its second changed between the two answers. That can happen once a second,\n"
+		"  and the rarer the less the SVM's answers are behind.",
 	[HINT_NUMBER] = "A number differs: usually a time, a duration, a counter or a process id in the answer.\n"
 		"  What helps: leave it out, or make it coarser (seconds instead of microseconds).",
 	[HINT_TOKEN] = "A word of letters and digits differs: usually a random token, as a session cookie, an\n"
@@ -193,6 +197,21 @@ static bool looks_like_tls(const struct side *s, const char *flow)
 	return strstr(flow, ":443 ") != NULL;
 }
 
+/* a few bytes, and the same again behind them */
+static bool few_differ(const struct side *p, const struct side *s)
+{
+	int i, n = 0, end = p->to < s->to ? p->to : s->to;
+
+	for (i = 0; i < end; i++)
+		n += differ(p, s, i);
+	return n <= 3 && end >= 8 && !differ(p, s, end - 1) && !differ(p, s, end - 2);
+}
+
+static bool follows(const struct side *s, const char *word)
+{
+	return s->from < 0 && memmem(s->byte + EXCERPT + s->from, (size_t)-s->from, word, strlen(word));
+}
+
 static bool looks_like_ssh(const char *flow)
 {
 	return strstr(flow, ":22 ") || (strlen(flow) > 3 && !strcmp(flow + strlen(flow) - 3, ":22"));
@@ -201,11 +220,13 @@ static bool looks_like_ssh(const char *flow)
 static enum hint payload_hint(const struct side *p, const struct side *s, const char *flow)
 {
 	if (looks_like_tls(p, flow))
-		return HINT_TLS;
+		return few_differ(p, s) ? HINT_TLS_CONTENT : HINT_TLS;
 	if (looks_like_ssh(flow))
 		return HINT_SSH;
 	if (!has(p, 0) || !has(s, 0))
 		return HINT_PAYLOAD;
+	if (follows(p, "\nDate: ") || follows(s, "\nDate: "))
+		return HINT_DATE;
 	if (isdigit(at(p, 0)) && isdigit(at(s, 0)) && (!has(p, -1) || !isalpha(at(p, -1))))
 		return HINT_NUMBER;
 	if (isalnum(at(p, 0)) && isalnum(at(s, 0)))

@@ -151,7 +151,11 @@ class Explain(unittest.TestCase):
         def hint(want, **more):
             self.assertIn(want, self.shown(report(**more)))
         hint("a time, a duration, a counter", pvm=side(b"at 12:00:0", b"1"), svm=side(b"at 12:00:0", b"2"))
-        hint("TLS", pvm=side(b"\x16\x03\x03\x00\x7a\x02", b"\x81"), svm=side(b"", b"\x44"))
+        hint("HTTP's Date: its second", pvm=side(b"OK\r\nDate: Mon, 23 Nov 2026 08:57:3", b"1 GMT"),
+             svm=side(b"", b"2 GMT"))
+        hint("TLS with the same keys", flow="tcp 10.0.0.2:443 to 10.0.0.9:4000",
+             pvm=side(b"ab", b"\x29" + b"x" * 20), svm=side(b"ab", b"\x28" + b"x" * 20))
+        hint("TLS: usually the VMs drew", pvm=side(b"\x16\x03\x03\x00\x7a\x02", b"\x81"), svm=side(b"", b"\x44"))
         hint("TLS", flow="tcp 10.0.0.2:443 to 10.0.0.9:4000", pvm=side(b"", b"\x81"), svm=side(b"", b"\x44"))
         hint("ssh", flow="tcp 10.0.0.2:22 to 10.0.0.9:4000", pvm=side(b"", b"\x81"), svm=side(b"", b"\x44"))
         hint("ssh", flow="tcp 10.0.0.2:5000 to 10.0.0.9:22", pvm=side(b"", b"\x81"), svm=side(b"", b"\x44"))
