@@ -12,7 +12,7 @@
  * Every held frame is besides on one list over all flows in order of arrival: `age`, or, after a
  * boundary, `before`. A boundary moves all of `age` to the end of `before` at once, and visits only the
  * flows that hold something ("busy"); the others notice when they are next used that their epoch is
- * over (flow_sync()). cm_held() releases from the head of `before` what arrived in an older epoch than
+ * over (cm_sync()). cm_held() releases from the head of `before` what arrived in an older epoch than
  * the one held; what comes after the boundary stays on `age`.
  *
  * Between cm_boundary() and cm_held() ("pending") the secondary would go on as the SVM of the old
@@ -266,8 +266,8 @@ static void flow_drop(void *opaque, struct flow_node *n)
 
 static const struct flow_ops flow_ops = { .idle = flow_idle, .drop = flow_drop };
 
-/* bring a flow into the current epoch; what it held is on `before` already */
-static void flow_sync(struct cm *cm, struct flow *fl)
+/* what it held is on `before` already */
+void cm_sync(struct cm *cm, struct flow *fl)
 {
 	if (fl->epoch == cm->epoch)
 		return;
@@ -286,7 +286,7 @@ static struct flow *flow_of(struct cm *cm, const struct flow_key *k, uint64_t no
 
 	if (n) {
 		flow_touch(&cm->flows, n, now);
-		flow_sync(cm, (struct flow *)n);
+		cm_sync(cm, (struct flow *)n);
 		return (struct flow *)n;
 	}
 	n = flow_add(&cm->flows, k, now);
@@ -347,7 +347,7 @@ static void draw_boundary(struct cm *cm, uint64_t epoch)
 	cm->epoch = epoch;
 	while ((fl = cm->busy)) {
 		owed_to_before(cm, fl);
-		flow_sync(cm, fl);
+		cm_sync(cm, fl);
 		not_busy(cm, fl);
 	}
 	cm->wanted = cm->tell = cm->svm_runs = false;
@@ -419,6 +419,7 @@ void cm_from_pvm(struct cm *cm, const uint8_t *frame, size_t len, uint64_t now)
 {
 	struct frame f;
 
+	peers_tell(cm);
 	if (frame_parse(&f, frame, len) == FRAME_BAD)
 		cm->stats.dropped++;
 	else if (cm->mode == CM_PASS || f.type == FRAME_PASS)
@@ -436,6 +437,7 @@ void cm_from_svm(struct cm *cm, uint64_t epoch, const uint8_t *frame, size_t len
 	struct flow *fl;
 	struct frame f;
 
+	peers_tell(cm);
 	if (cm->mode != CM_COMPARE)
 		return;
 	if (epoch != cm->epoch) {
@@ -460,23 +462,15 @@ void cm_from_svm(struct cm *cm, uint64_t epoch, const uint8_t *frame, size_t len
 
 void cm_from_client(struct cm *cm, const uint8_t *frame, size_t len, uint64_t now)
 {
-	struct flow_key k;
-	struct flow_node *n;
-	struct frame f;
+	struct frame *f = &cm->peers[cm->npeers].frame;
 
-	if (cm->mode != CM_COMPARE || frame_parse(&f, frame, len) != FRAME_TCP)
-		return;
-	flow_key_to_guest(&k, &f);
-	n = flow_find(&cm->flows, &k);
-	if (!n)
-		return;
-	flow_touch(&cm->flows, n, now);
-	flow_sync(cm, (struct flow *)n);
-	tcp_from_peer(cm, (struct flow *)n, &f, now);
+	if (cm->mode == CM_COMPARE && frame_parse(f, frame, len) == FRAME_TCP)
+		peers_note(cm, now);
 }
 
 void cm_boundary(struct cm *cm, uint64_t epoch, uint64_t now)
 {
+	peers_tell(cm);
 	(void)now;
 	if (epoch <= cm->epoch)
 		return;
@@ -486,6 +480,7 @@ void cm_boundary(struct cm *cm, uint64_t epoch, uint64_t now)
 
 void cm_held(struct cm *cm, uint64_t epoch, uint64_t now)
 {
+	peers_tell(cm);
 	if (cm->mode == CM_PASS || epoch <= cm->held_epoch)
 		return;
 	cm->held_epoch = epoch;
@@ -504,6 +499,7 @@ void cm_svm_runs(struct cm *cm, uint64_t now)
 
 void cm_start_epoch(struct cm *cm, uint64_t epoch, uint64_t now)
 {
+	peers_tell(cm);
 	if (epoch <= cm->epoch) /* a new pair, counting anew */
 		forget_flows(cm);
 	draw_boundary(cm, epoch);
@@ -515,6 +511,7 @@ void cm_start_epoch(struct cm *cm, uint64_t epoch, uint64_t now)
 
 void cm_set_mode(struct cm *cm, enum cm_mode mode, uint64_t now)
 {
+	peers_tell(cm);
 	(void)now;
 	if (mode == cm->mode)
 		return;
@@ -551,6 +548,7 @@ uint64_t cm_next_tick(const struct cm *cm)
 
 uint64_t cm_tick(struct cm *cm, uint64_t now)
 {
+	peers_tell(cm);
 	if (cm_next_tick(cm) <= now) {
 		explain_missing(cm, now);
 		want(cm, CM_MISSING);

@@ -84,6 +84,15 @@ struct flow {
 };
 _Static_assert(offsetof(struct flow, tcp) == 2 * FLOW_LINE, "lines of the cache");
 
+#define CM_PEERS 16u
+
+struct peer_segment {
+	struct flow_key key;
+	uint32_t hash;
+	uint64_t time;
+	struct frame frame; /* without data */
+};
+
 struct cm {
 	struct cm_config cfg;
 	struct cm_ops ops;
@@ -109,6 +118,8 @@ struct cm {
 	cm_capture_fn *capture;
 	void *capture_opaque;
 	struct history *history;
+	struct peer_segment peers[CM_PEERS];
+	unsigned npeers;
 	uint8_t scratch[NET_FRAME_MAX];
 };
 
@@ -145,6 +156,20 @@ void cm_drop_owed(struct cm *cm, struct flow *fl);
 void cm_busy(struct cm *cm, struct flow *fl);
 /* the SVM said at `now` what the PVM said at `then` */
 void cm_lag(struct cm *cm, uint64_t then, uint64_t now);
+
+/* bring a flow into the current epoch, before it is used */
+void cm_sync(struct cm *cm, struct flow *fl);
+
+/* peers.c */
+/* the TCP segment that was parsed into peers[npeers] */
+void peers_note(struct cm *cm, uint64_t now);
+void peers_tell_now(struct cm *cm);
+/* what was noted is told to the flows: before anything else happens */
+static inline void peers_tell(struct cm *cm)
+{
+	if (cm->npeers)
+		peers_tell_now(cm);
+}
 
 static inline bool tcp_knows(const struct flow *fl, uint32_t what)
 {
@@ -188,6 +213,7 @@ void tcp_keep_said(struct cm *cm, struct flow *fl, const uint8_t *p, uint32_t le
 void tcp_advance(struct cm *cm, struct flow *fl);
 void tcp_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
 void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
+/* f has no data any more, only what frame_parse() found */
 void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
 /* a boundary was drawn since the flow was last looked at; was the one before it held? */
 void tcp_new_epoch(struct flow *fl, bool was_held);

@@ -224,25 +224,58 @@ uint32_t flow_hash(const struct flow_table *t, const struct flow_key *k)
 	return hash_words(t, w);
 }
 
-struct flow_node *flow_find(const struct flow_table *t, const struct flow_key *k)
+static inline void prefetch_element(const struct flow_node *n)
 {
-	uint64_t w[WORDS];
-	uint32_t h;
+	__builtin_prefetch((const uint8_t *)n + FLOW_LINE);
+	__builtin_prefetch((const uint8_t *)n + 2 * FLOW_LINE);
+}
 
-	key_words(k, w);
-	h = hash_words(t, w);
+static inline struct flow_node *find(const struct flow_table *t, const uint64_t w[WORDS], uint32_t h)
+{
 	for (uint32_t i = h & t->mask; t->slots[i].place; i = (i + 1) & t->mask) {
 		struct flow_node *n;
 
 		if (t->slots[i].hash != h)
 			continue;
 		n = element(t, t->slots[i].place - 1);
-		__builtin_prefetch((uint8_t *)n + FLOW_LINE); /* nearly always this one */
-		__builtin_prefetch((uint8_t *)n + 2 * FLOW_LINE);
+		prefetch_element(n); /* it is nearly always this one */
 		if (has_key(n, w))
 			return n;
 	}
 	return NULL;
+}
+
+struct flow_node *flow_find(const struct flow_table *t, const struct flow_key *k)
+{
+	uint64_t w[WORDS];
+
+	key_words(k, w);
+	return find(t, w, hash_words(t, w));
+}
+
+struct flow_node *flow_find_hashed(const struct flow_table *t, const struct flow_key *k, uint32_t hash)
+{
+	uint64_t w[WORDS];
+
+	key_words(k, w);
+	return find(t, w, hash);
+}
+
+void flow_prefetch_slot(const struct flow_table *t, uint32_t hash)
+{
+	__builtin_prefetch(&t->slots[hash & t->mask]);
+}
+
+void flow_prefetch(const struct flow_table *t, uint32_t hash)
+{
+	uint32_t i = hash & t->mask;
+
+	while (t->slots[i].place && t->slots[i].hash != hash)
+		i = (i + 1) & t->mask;
+	if (!t->slots[i].place)
+		return;
+	__builtin_prefetch(element(t, t->slots[i].place - 1));
+	prefetch_element(element(t, t->slots[i].place - 1));
 }
 
 static void put_slot(struct flow_slot *slots, uint32_t mask, struct flow_slot s)

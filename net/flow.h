@@ -77,6 +77,12 @@ void flow_key_to_guest(struct flow_key *k, const struct frame *f);
 
 uint32_t flow_hash(const struct flow_table *t, const struct flow_key *k);
 struct flow_node *flow_find(const struct flow_table *t, const struct flow_key *k);
+/* hash: flow_hash() of k */
+struct flow_node *flow_find_hashed(const struct flow_table *t, const struct flow_key *k, uint32_t hash);
+/* Get the way to the element of that hash, then the element itself, into the cache: two steps, so that
+ * each can be under way for several keys at once. */
+void flow_prefetch_slot(const struct flow_table *t, uint32_t hash);
+void flow_prefetch(const struct flow_table *t, uint32_t hash);
 /* A new element, not closed, for a key that is not in the table, throwing out an idle one if need be.
  * NULL: full of flows that are not idle, or out of memory. */
 struct flow_node *flow_add(struct flow_table *t, const struct flow_key *k, uint64_t now);
