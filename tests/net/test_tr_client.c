@@ -266,6 +266,21 @@ static void test_groups(void)
 	end();
 }
 
+/* in a table so small that they share its buckets */
+static void test_many_groups(void)
+{
+	begin_with(64);
+	for (uint16_t i = 0; i < 64; i++) {
+		dest.pport = i;
+		pvm_syn(40000, 100 + i);
+	}
+	for (uint16_t i = 64; i-- > 0;) {
+		dest.pport = i;
+		CHECK(svm_syn(50000, 700) && result(false).seq == 100u + i);
+	}
+	end();
+}
+
 /* refused, and tried again from the same port, by one VM or the other first */
 static void test_refused_and_again(void)
 {
@@ -432,6 +447,8 @@ static void test_table_is_bounded(void)
 	pvm_syn(8000, 5);
 	CHECK(!svm_syn(8001, 6));
 	CHECK(stats().full == 2 && stats().entries == 50 && stats().waiting_syns == 0);
+	pvm_syn(1000, 999); /* used again: its old connection makes room */
+	CHECK(stats().full == 2 && svm_syn(8001, 6) && is_pair(1000, 999, 8001, 6));
 	end();
 }
 
@@ -686,6 +703,7 @@ int main(int argc, char **argv)
 	test_order();
 	test_repetitions();
 	test_groups();
+	test_many_groups();
 	test_refused_and_again();
 	test_given_up_keeps_order();
 	test_left_over();
