@@ -8,6 +8,9 @@
  * comparing module; what is released -> client. There are no checkpoints here, since a kernel's TCP
  * cannot be copied: the VMs must agree by themselves, and a mismatch fails the test.
  *
+ * The VMs open connections to the client as well, 100 per second and bulk transfers, each to a port of
+ * its own; the kernels choose ports and ISNs as they like. One of the kinds goes over IPv6.
+ *
  * In the last phase the PVM dies in the middle of open connections and the SVM serves alone; every
  * connection must go on without a byte wrong.
  *
@@ -33,10 +36,16 @@
 
 #include "net_test.h"
 
-enum { PVM, SVM, CLIENT, NODES, PORT = 7000, CLIENTS = 6, SKIP = 77, DEADLINE_S = 60 };
+enum { PVM, SVM, CLIENT, NODES, PORT = 7000, CLIENTS = 6, DIALERS = 3, SKIP = 77, DEADLINE_S = 60 };
 
 struct node {
-	int ns, tap, listener;
+	int ns, tap;
+	int listeners[1 + DIALERS]; /* the guests use the first, their dialers one each of the others */
+};
+
+struct process {
+	pid_t pid;
+	int node;
 };
 
 static struct node nodes[NODES];
@@ -44,6 +53,8 @@ static struct cm *cm;
 static struct tr *tr;
 static bool pvm_dead, plain;
 static uint64_t frames[NODES], lost;
+static struct process processes[CLIENTS + 2 * DIALERS];
+static int running;
 static struct rnd rnd;
 static uint32_t loss_permille;
 
@@ -70,22 +81,23 @@ static void run(const char *cmd)
 }
 
 /* in the namespace last made */
-static int listen_here(void)
+static int listen_here(int port)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(PORT) };
-	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port) };
+	int s = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0), no = 0;
 
+	setsockopt(s, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
 	if (bind(s, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(s, 100) < 0)
 		skip("listen");
 	return s;
 }
 
-static struct node make_node(const char *address, const char *mac)
+static struct node make_node(const char *address, const char *address6, const char *mac)
 {
 	struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
 	unsigned offloads = plain ? 0 : TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 	struct node n;
-	char cmd[200];
+	char cmd[400];
 
 	if (unshare(CLONE_NEWNET) < 0)
 		skip("unshare");
@@ -95,10 +107,12 @@ static struct node make_node(const char *address, const char *mac)
 	if (n.ns < 0 || n.tap < 0 || ioctl(n.tap, TUNSETIFF, &ifr) < 0 || ioctl(n.tap, TUNSETOFFLOAD, offloads) < 0)
 		skip("/dev/net/tun");
 	snprintf(cmd, sizeof(cmd),
-		"ip link set lo up && ip link set eth0 address %s txqueuelen 20000 up && ip addr add %s/24 dev eth0 && "
-		"sysctl -qw net.ipv6.conf.all.disable_ipv6=1", mac, address);
+		"sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 && ip link set lo up && "
+		"ip link set eth0 address %s txqueuelen 20000 up && ip addr add %s/24 dev eth0 && "
+		"ip addr add %s/64 dev eth0 nodad", mac, address, address6);
 	run(cmd);
-	n.listener = listen_here();
+	for (int i = 0; i <= DIALERS; i++)
+		n.listeners[i] = listen_here(PORT + i);
 	return n;
 }
 
@@ -199,12 +213,12 @@ static void server(int s)
 	_exit(1);
 }
 
-static int dial(void)
+static int dial(const char *address, int port)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(PORT) };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port) };
+	int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
 
-	inet_pton(AF_INET, "10.99.0.2", &a.sin_addr);
+	inet_pton(AF_INET6, address, &a.sin6_addr);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0)
 		return fd;
@@ -226,7 +240,7 @@ static bool ask(int fd, char what, uint32_t n)
 
 static bool session(int k, struct rnd *r)
 {
-	int fd = dial(), rounds = k % 3 == 0 ? 300 : 6;
+	int fd = dial(k % 2 ? "fd99::2" : "::ffff:10.99.0.2", PORT), rounds = k % 3 == 0 ? 300 : 6;
 	uint32_t most = k % 3 == 0 ? 2000 : 2000000;
 	bool ok = fd >= 0;
 
@@ -254,6 +268,32 @@ static void client(int k, double secs)
 	_exit(0);
 }
 
+/* A program of the guest, which runs in both: the same connections in the same order. What it asks for is
+ * left to chance, of the same seed. */
+static void dialer(int k, double secs)
+{
+	static const char *const peers[DIALERS] = { "::ffff:10.99.0.1", "fd99::1", "::ffff:10.99.0.1" };
+	int sessions = (int)(k ? secs * 5 : secs * 100);
+	struct rnd r = { test_seed + 1000 + (uint64_t)k };
+	uint64_t start = now_us();
+
+	for (int i = 0; i < sessions; i++) {
+		uint64_t due = start + (uint64_t)(i * secs * 1e6 / sessions), t = now_us();
+		uint32_t n = 1 + rnd_below(&r, k ? 3000000 : 3000);
+		int fd;
+
+		if (t < due)
+			usleep((useconds_t)(due - t));
+		fd = dial(peers[k], PORT + 1 + k);
+		if (fd < 0 || !ask(fd, k == 2 ? 'U' : 'D', n)) {
+			fprintf(stderr, "dialer %d: connection %d broke: %s\n", k, i, strerror(errno));
+			_exit(1);
+		}
+		close(fd);
+	}
+	_exit(0);
+}
+
 /* --- the wire --- */
 
 static void deliver(int to, const uint8_t *frame, size_t len)
@@ -278,12 +318,28 @@ static void on_want(void *opaque, enum cm_cause cause)
 	(void)cause; /* there is no checkpoint to be had; see cm_get_stats() */
 }
 
+/* SYNs of the SVM that have waited for the PVM's; they come while the cm is busy with that */
+static uint8_t waited[64][200];
+static size_t waited_len[64];
+static unsigned nwaited;
+
 static void on_waited(void *opaque, const uint8_t *frame, size_t len)
 {
 	(void)opaque;
-	(void)frame;
-	(void)len;
-	CHECK(!"not yet");
+	if (pvm_dead) {
+		deliver(CLIENT, frame, len);
+		return;
+	}
+	CHECK(nwaited < 64 && len <= sizeof(waited[0]));
+	memcpy(waited[nwaited], frame, len);
+	waited_len[nwaited++] = len;
+}
+
+static void compare_waited(uint64_t now)
+{
+	for (unsigned i = 0; i < nwaited; i++)
+		cm_from_svm(cm, 1, waited[i], waited_len[i], now);
+	nwaited = 0;
 }
 
 static void on_syn(void *opaque, const uint8_t *frame, size_t len)
@@ -312,6 +368,7 @@ static void from_node(int from, uint8_t *frame, size_t len, uint64_t now)
 	case PVM:
 		if (!pvm_dead)
 			cm_from_pvm(cm, frame, len, now);
+		compare_waited(now);
 		break;
 	default:
 		if (!tr_from_svm(tr, frame, len, now))
@@ -333,12 +390,37 @@ static void read_node(int from)
 		from_node(from, frame, (size_t)len, now);
 }
 
-/* move frames until all clients have ended; false: one failed, or the deadline is over */
-static bool wire(int running, double die_after_s)
+static void pvm_dies(void)
+{
+	pvm_dead = true;
+	tr_failover(tr, 20);
+	for (int i = 0; i < running; i++)
+		if (processes[i].node == PVM)
+			kill(processes[i].pid, SIGKILL);
+}
+
+/* a process has ended; false: it failed */
+static bool reap(void)
+{
+	int status, i;
+	pid_t pid = waitpid(-1, &status, WNOHANG);
+	bool ok;
+
+	if (pid <= 0)
+		return true;
+	for (i = 0; i < running && processes[i].pid != pid; i++)
+		;
+	CHECK(i < running);
+	ok = status == 0 || (pvm_dead && processes[i].node == PVM);
+	processes[i] = processes[--running];
+	return ok;
+}
+
+/* move frames until all processes have ended; false: one failed, or the deadline is over */
+static bool wire(double die_after_s)
 {
 	struct pollfd p[NODES];
 	uint64_t last = now_us(), now, passed = 0;
-	int status;
 
 	for (int i = 0; i < NODES; i++)
 		p[i] = (struct pollfd){ .fd = nodes[i].tap, .events = POLLIN };
@@ -350,16 +432,9 @@ static bool wire(int running, double die_after_s)
 		passed += now - last < 100000 ? now - last : 100000; /* a stopped machine does not count */
 		last = now;
 		cm_tick(cm, now);
-		if (die_after_s > 0 && !pvm_dead && passed > (uint64_t)(die_after_s * 1e6)) {
-			pvm_dead = true;
-			tr_failover(tr, 20);
-		}
-		if (passed > DEADLINE_S * 1000000ull)
-			return false;
-		if (waitpid(-1, &status, WNOHANG) <= 0)
-			continue;
-		running--;
-		if (status)
+		if (die_after_s > 0 && !pvm_dead && passed > (uint64_t)(die_after_s * 1e6))
+			pvm_dies();
+		if (passed > DEADLINE_S * 1000000ull || !reap())
 			return false;
 	}
 	return true;
@@ -368,37 +443,75 @@ static bool wire(int running, double die_after_s)
 static void report(const char *what, uint64_t start)
 {
 	struct cm_stats st;
+	struct tr_stats ts;
 
 	cm_get_stats(cm, &st);
+	tr_get_stats(tr, &ts);
 	printf("%s: %.1f s, frames PVM %llu SVM %llu client %llu, lost %llu; released %llu, "
-	       "%llu bytes matched, %llu ACKs clamped, lag %u us, mismatches %llu, missing %llu, full %llu\n",
+	       "%llu bytes matched, %llu ACKs clamped, lag %u us, mismatches %llu, missing %llu, full %llu; "
+	       "translated %llu, of the guest's %llu, waiting %llu, full %llu\n",
 		what, (double)(now_us() - start) / 1e6, (unsigned long long)frames[PVM],
 		(unsigned long long)frames[SVM], (unsigned long long)frames[CLIENT],
 		(unsigned long long)lost, (unsigned long long)st.released,
 		(unsigned long long)st.matched_bytes, (unsigned long long)st.acks_clamped, st.lag_us,
 		(unsigned long long)st.mismatches, (unsigned long long)st.missing,
-		(unsigned long long)st.full);
+		(unsigned long long)st.full, (unsigned long long)ts.entries,
+		(unsigned long long)ts.paired_clients, (unsigned long long)ts.waiting_syns,
+		(unsigned long long)ts.full);
 	fflush(stdout);
+}
+
+/* what hangs, and where */
+static void show_sockets(void)
+{
+	static const char *const names[NODES] = { "PVM", "SVM", "client" };
+
+	for (int i = 0; i < NODES; i++) {
+		pid_t pid = fork_in(&nodes[i]);
+
+		if (pid == 0) {
+			fprintf(stderr, "%s:\n", names[i]);
+			_exit(system("ss -tnoi state connected exclude time-wait >&2"));
+		}
+		waitpid(pid, NULL, 0);
+	}
+}
+
+static void start(int node, void (*what)(int k, double secs), int k, double secs)
+{
+	pid_t pid = fork_in(&nodes[node]);
+
+	if (pid == 0)
+		what(k, secs);
+	processes[running++] = (struct process){ pid, node };
 }
 
 /* one after the other with the same cm and translator: connections of the last phase may linger */
 static void phase(const char *what, double secs, double die_after_s, uint32_t loss)
 {
-	uint64_t start = now_us(), before;
-	struct cm_stats st;
+	uint64_t start_us = now_us();
+	struct cm_stats before, st;
+	struct tr_stats ts_before, ts;
 	bool ok;
 
-	cm_get_stats(cm, &st);
-	before = st.matched_bytes;
+	cm_get_stats(cm, &before);
+	tr_get_stats(tr, &ts_before);
 	loss_permille = loss;
 	for (int k = 0; k < CLIENTS; k++)
-		if (fork_in(&nodes[CLIENT]) == 0)
-			client(k, secs);
-	ok = wire(CLIENTS, die_after_s);
-	report(what, start);
+		start(CLIENT, client, k, secs);
+	for (int k = 0; k < DIALERS; k++) {
+		start(PVM, dialer, k, secs);
+		start(SVM, dialer, k, secs);
+	}
+	ok = wire(die_after_s);
+	report(what, start_us);
+	if (!ok)
+		show_sockets();
 	cm_get_stats(cm, &st);
-	CHECK(ok && st.mismatches == 0 && st.dropped == 0);
-	CHECK(st.matched_bytes - before > 1000000);
+	tr_get_stats(tr, &ts);
+	CHECK(ok && st.mismatches == 0 && st.dropped == 0 && ts.full == 0);
+	CHECK(st.matched_bytes - before.matched_bytes > 1000000);
+	CHECK(ts.paired_clients - ts_before.paired_clients >= (uint64_t)(die_after_s > 0 ? 50 : 100 * secs));
 }
 
 int main(int argc, char **argv)
@@ -410,12 +523,13 @@ int main(int argc, char **argv)
 	plain = argc > 2 && strcmp(argv[2], "plain") == 0;
 	rnd.s = test_seed;
 	signal(SIGPIPE, SIG_IGN);
-	nodes[PVM] = make_node("10.99.0.2", "02:00:00:00:00:02");
-	nodes[SVM] = make_node("10.99.0.2", "02:00:00:00:00:02");
-	nodes[CLIENT] = make_node("10.99.0.1", "02:00:00:00:00:01");
-	for (int i = PVM; i <= SVM; i++)
-		if (fork_in(&nodes[i]) == 0)
-			server(nodes[i].listener);
+	nodes[PVM] = make_node("10.99.0.2", "fd99::2", "02:00:00:00:00:02");
+	nodes[SVM] = make_node("10.99.0.2", "fd99::2", "02:00:00:00:00:02");
+	nodes[CLIENT] = make_node("10.99.0.1", "fd99::1", "02:00:00:00:00:01");
+	for (int i = 0; i < NODES; i++)
+		for (int k = 0; k <= DIALERS; k++)
+			if (fork_in(&nodes[i]) == 0)
+				server(nodes[i].listeners[k]);
 	cm = cm_new(NULL, &ops, NULL);
 	tr = tr_new(NULL, &tr_ops, NULL);
 	CHECK(cm && tr);
