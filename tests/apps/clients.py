@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """All application workloads at once, in one program inside the client's namespace.
 
-Lines of JSON on stdout say how far it is: `ready` when the connections that are to be older than protection
-are open (it then waits for a line on stdin), `begin` when every workload serves, `result` at the end.
-test_apps.py starts it, causes the failure after `begin`, and judges.
+Lines of JSON on stdout say how far it is: `ready` when the connections that are to be older than
+protection are open (it then waits for a line on stdin), `begin` when every workload serves,
+`result` at the end. test_apps.py starts it, causes the failure after `begin`, and judges.
 """
 import argparse
 import asyncio
@@ -88,21 +88,23 @@ class Clients:
         rate = int(BULK / (o.duration * 0.8))
         return [sshwork.Session("ssh session", o.ip, o.key),
                 sshwork.Upload("scp 50 MiB up", o.ip, o.key, self.file("up"), rate, wire),
-                sshwork.Fetch("scp 50 MiB down", o.ip, o.key, self.file("down"), rate, wire, self.down)]
+                sshwork.Fetch("scp 50 MiB down", o.ip, o.key, self.file("down"), rate, wire,
+                              self.down)]
 
     def _curl(self):
         o = self.o
-        sha = hashlib.sha256(self.big).hexdigest()
-        url6, url4 = curlwork.url_of(o.ip6, "/10m.bin"), curlwork.url_of(o.ip6, "/1k")
-        return [curlwork.Download("curl IPv6, download", url6, len(self.big), o.duration * 0.9, sha),
-                curlwork.Requests("curl IPv6, keep-alive", url4, o.duration * 10, 10, self.reference),
+        sha, count = hashlib.sha256(self.big).hexdigest(), o.duration * 10
+        return [curlwork.Download("curl IPv6, download", curlwork.url_of(o.ip6, "/10m.bin"),
+                                  len(self.big), o.duration * 0.9, sha),
+                curlwork.Requests("curl IPv6, keep-alive", curlwork.url_of(o.ip6, "/1k"), count, 10,
+                                  self.reference),
                 curlwork.Cookies("curl TLS, random cookies",
-                                 curlwork.url_of(o.ip, "/cookie", "https"), o.duration * 10, 10)]
+                                 curlwork.url_of(o.ip, "/cookie", "https"), count, 10)]
 
     def _guest(self, server):
         o, seconds = self.o, self.o.duration
-        return [objects.GuestFetch("guest downloads, new connections", o.ip, o.key, server, o.client,
-                                   10, seconds + 4, 65536),
+        return [objects.GuestFetch("guest downloads, new connections", o.ip, o.key, server,
+                                   o.client, 10, seconds + 4, 65536),
                 objects.GuestCurl("guest downloads, one (IPv6)", o.ip, o.key, o.client6, 2 << 20,
                                   seconds + 4)]
 
@@ -114,8 +116,10 @@ class Clients:
         await server.start()
         await curlwork.window_limit()
         works = [*self._ssh(wire), Web("HTTP keep-alive", o.ip, self.reference, 8), *self._curl(),
-                 dns.Dns("DNS over UDP, IPv4", o.ip, o.seed), dns.Dns("DNS over UDP, IPv6", o.ip6, o.seed + 1),
-                 websocket.WsEcho("WebSocket, echo", o.ip), websocket.WsPush("WebSocket, push", o.ip),
+                 dns.Dns("DNS over UDP, IPv4", o.ip, o.seed),
+                 dns.Dns("DNS over UDP, IPv6", o.ip6, o.seed + 1),
+                 websocket.WsEcho("WebSocket, echo", o.ip),
+                 websocket.WsPush("WebSocket, push", o.ip),
                  lines.Lines(f"{MANY} connections", o.ip, MANY, 2.0), *self._guest(server)]
         async with asyncio.timeout(START_LIMIT):
             for work in works:

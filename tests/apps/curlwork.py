@@ -46,8 +46,8 @@ class Curl(Work):
 class Download(Curl):
     """A file of @size bytes in about @seconds, checked by its hash.
 
-    curl's own --limit-rate reads a megabyte at a time and then pauses for long. Here the pipe is read at an
-    even pace, and curl waits. (What the kernel keeps for curl is bounded by window_limit().)
+    curl's own --limit-rate reads a megabyte at a time and then pauses for long. Here the pipe is
+    read at an even pace, and curl waits. (window_limit() bounds what the kernel keeps for curl.)
     """
 
     def __init__(self, name, url, size, seconds, wanted):
@@ -66,14 +66,14 @@ class Download(Curl):
 
 
 async def window_limit():
-    """IPv6 connections of this host get a small receive window, so that a silence of the guest is seen."""
-    status, text = await output(["ip", "-6", "route", "replace", "fd77:c010:77::/64", "dev", "lan0", "proto",
-                                 "kernel", "metric", "256", "window", "32768"], STALL)
+    """IPv6 connections of this host get a small receive window: a silence of the guest is seen."""
+    status, text = await output(["ip", "-6", "route", "replace", "fd77:c010:77::/64", "dev", "lan0",
+                                 "proto", "kernel", "metric", "256", "window", "32768"], STALL)
     check(status == 0, f"ip route: {text}")
 
 
 class Requests(Curl):
-    """@count requests for a page of 1024 bytes without a newline, @rate a second, over one connection."""
+    """@count requests for a page without a newline, @rate a second, over one connection."""
 
     def __init__(self, name, url, count, rate, reference, *args):
         mark = "\n%{http_code} %{num_connects}\n"
@@ -85,7 +85,8 @@ class Requests(Curl):
         for number in range(self.count):
             body = await self.program.line(STALL)
             code, new = (await self.program.line(STALL)).split()
-            check(code == "200" and self.right(body), f"request {number}: {code}, {len(body)} bytes")
+            check(code == "200" and self.right(body),
+                  f"request {number}: {code}, {len(body)} bytes")
             connects += int(new)
             self.gaps.answer(time.monotonic())
             self.account.answered()

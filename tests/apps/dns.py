@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""DNS queries over UDP, every answer checked. A query is repeated as resolvers do it, and that is counted."""
+"""DNS queries over UDP, every answer checked. Queries are repeated as resolvers do it, and counted."""
 import asyncio
 import ipaddress
 import random
@@ -32,7 +32,8 @@ def right_address(number, kind):
 
 def query(ident, number, kind):
     """A query for the address of host-@number."""
-    return struct.pack("!6H", ident, 0x100, 1, 0, 0, 0) + name_bytes(number) + struct.pack("!2H", kind, 1)
+    head = struct.pack("!6H", ident, 0x100, 1, 0, 0, 0)
+    return head + name_bytes(number) + struct.pack("!2H", kind, 1)
 
 
 def check_answer(packet, number, kind):

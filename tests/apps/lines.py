@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Connections to the echo service that exchange numbered lines: few busy ones, an idle one, many."""
+"""Connections to the echo service that exchange numbered lines: a busy one, an idle one, many."""
 import asyncio
 import time
 

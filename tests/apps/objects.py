@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the guest downloads: an HTTP server in the client's namespace, and the guest's own two clients.
+"""What the guest downloads: an HTTP server on the client, and the guest's own two clients.
 
-`/object/N/BYTES` has the content that guest/src/fetch.c checks. `/paced/N/BYTES/SECONDS` is the same, sent
-evenly over that time.
+`/object/N/BYTES` has the content that guest/src/fetch.c checks. `/paced/N/BYTES/SECONDS` is the
+same, sent evenly over that time.
 """
 import asyncio
 import hashlib
@@ -21,7 +21,8 @@ RESULT_LIMIT = 60
 
 def content(number, size):
     """The object's bytes."""
-    lines = (b"%08x %08x\n" % (number, line * 2654435761 % 2**32) for line in range(size // LINE + 1))
+    lines = (b"%08x %08x\n" % (number, line * 2654435761 % 2**32)
+             for line in range(size // LINE + 1))
     return b"".join(lines)[:size]
 
 
@@ -50,7 +51,8 @@ class Server:
             found = re.match(rb"GET /(object|paced)/(\d+)/(\d+)(?:/(\d+))? HTTP/1\.[01]\r\n", head)
             check(found, f"request {head!r}")
             body = content(int(found[2]), int(found[3]))
-            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body))
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+                         b"Content-Length: %d\r\n\r\n" % len(body))
             await self._send(writer, body, int(found[4] or 0))
         except (Wrong, *GONE):
             pass        # the guest's side counts
@@ -80,8 +82,8 @@ class GuestWork(Work):
         self.file = "/run/" + re.sub(r"\W", "-", name)
 
     async def start(self):
-        await guest_run(self.host, self.key,
-                        f"setsid -f sh -c '{self.command}; echo status $?' >{self.file} 2>&1 </dev/null")
+        await guest_run(self.host, self.key, f"setsid -f sh -c '{self.command}; echo status $?' "
+                                             f">{self.file} 2>&1 </dev/null")
 
     async def result(self, deadline):
         """Its output without the last line; Wrong when it did not end or not well."""

@@ -84,7 +84,8 @@ class Copy(Work):
                 await asyncio.sleep(0.01)
         while not child.done():
             await asyncio.wait([child], timeout=0.05)
-            self.account.waited(self.wire.longest(set(self.wire.flows) - {self.port}), time.monotonic())
+            gap = self.wire.longest(set(self.wire.flows) - {self.port})
+            self.account.waited(gap, time.monotonic())
         status, text = await child
         if status:
             self.account.lost(f"scp: {text[-200:]}")

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Real applications, all at once, across a power loss of the primary's host; every byte checked.
 
-The guest boots unprotected, two connections are opened, then the secondary comes. When every workload is
-under way (clients.py) host a loses power. Exit status 1 for any lost or wrong answer, any connection that
-broke, any workload that was not under way at the failure. Result: a table, and build/apps.json.
+The guest boots unprotected, two connections are opened, then the secondary comes. When every workload
+is under way (clients.py) host a loses power. Exit status 1 for any lost or wrong answer, any connection
+that broke, any workload that was not under way at the failure. Result: a table, and build/apps.json.
 """
 import argparse
 import json
@@ -24,7 +24,7 @@ from labctl import Lab, LabError, group_kill  # noqa: E402  pylint: disable=wron
 from labkit import net, state  # noqa: E402  pylint: disable=wrong-import-position
 
 CLIENTS = os.path.join(ROOT, "tests", "apps", "clients.py")
-EVENT_LIMIT = 150
+EVENT_LIMIT = 150   # more than GRACE in work.py and the duration
 WAIT_LIMIT = 120
 
 
@@ -62,8 +62,8 @@ class Program:
 def addresses(lab):
     """What clients.py needs to know."""
     data = state.Lab(lab.name).data
-    return ["--ip", data["ips"][0], "--ip6", data["ip6s"][0], "--client", data["addresses"]["client"],
-            "--client6", net.CLIENT6, "--key", data["image"]["ssh_key"]]
+    return ["--ip", data["ips"][0], "--ip6", data["ip6s"][0], "--client6", net.CLIENT6,
+            "--client", data["addresses"]["client"], "--key", data["image"]["ssh_key"]]
 
 
 def wait_alone(lab, host):
@@ -88,7 +88,8 @@ def fail(lab):
 def run(lab, options):
     """One run: the content of build/apps.json."""
     lab.up("colo", options.mem, options.vcpus, ["--alone"])
-    program = Program(lab, CLIENTS, *addresses(lab), "--duration", str(options.duration), "--seed", str(options.seed))
+    program = Program(lab, CLIENTS, *addresses(lab), "--duration", str(options.duration),
+                      "--seed", str(options.seed))
     try:
         program.wait("ready")
         lab.call("start", "b")
@@ -114,8 +115,8 @@ def judge(workloads, before, at):
         problems.append(f"not protected when the failure came, but {before['state']}")
     for w in workloads:
         if w["failures"] or w["broken"]:
-            problems.append(f"{w['name']}: {w['failures']} of {w['requests']} failed, {w['broken']} connections "
-                            f"broke: {'; '.join(w['notes'][:3])}")
+            problems.append(f"{w['name']}: {w['failures']} of {w['requests']} failed, "
+                            f"{w['broken']} connections broke: {'; '.join(w['notes'][:3])}")
         elif not w["requests"]:
             problems.append(f"{w['name']}: nothing was asked")
         if not w["begin"] < at < w["end"]:
@@ -139,8 +140,8 @@ def table(result):
     for w in result["workloads"]:
         more = ", ".join(f"{k} {w[k]}" for k in ("alive", "retries", "late") if k in w)
         gap = f"{w['max_gap_ms']:.0f}" if w["max_gap_ms"] else "-"
-        yield (f"{w['name']:36} {w['requests']:8} {w['failures']:8} {w['broken']:6} {gap:>7}"
-               f"  {more}").rstrip()
+        yield (f"{w['name']:36} {w['requests']:8} {w['failures']:8} "
+               f"{w['broken']:6} {gap:>7}  {more}").rstrip()
     yield f"checkpoints by cause {result['checkpoints']}"
     yield f"failover {result['failover']}"
     for problem in result["problems"]:
@@ -172,4 +173,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except LabError as err:
+        sys.exit(f"PROBLEM {err}")

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest that opens 100 outgoing connections a second stays in lock-step: hardly a checkpoint is caused.
+"""A guest that opens 100 outgoing connections a second stays in lock-step: it costs few checkpoints.
 
-Two programs of the guest open them. The two VMs choose different source ports (the guest's kernel skips some
-at random), initial sequence numbers and orders; the data plane pairs the connections. Every byte that the
-guest fetches is checked there. Exit status 1 when anything was lost or wrong, or
-checkpoints by cause mismatch and missing were more than LIMIT.
+Two programs of the guest open them. The two VMs choose different source ports (the guest's kernel skips
+some at random), initial sequence numbers and orders; the data plane pairs the connections. Every byte
+that the guest fetches is checked there. Exit status 1 when anything was lost or wrong, or checkpoints
+by cause mismatch and missing were more than LIMIT.
 """
 import argparse
 import json
@@ -13,7 +13,7 @@ import os
 import sys
 
 from objects import PORT
-from test_apps import EVENT_LIMIT, ROOT, Lab, Program, addresses
+from test_apps import EVENT_LIMIT, ROOT, Lab, LabError, Program, addresses
 
 PROGRAMS, RATE, SECONDS, BYTES = 2, 50, 10, 4096
 LIMIT = 10          # for 1000 connections; the ssh session that starts them costs one or two
@@ -51,8 +51,8 @@ def judge(found, caused):
     if found["right"] != found["connections"] or found["connections"] != PROGRAMS * RATE * SECONDS:
         problems.append(f"connections: {found}")
     if caused["mismatch"] + caused["missing"] > LIMIT:
-        problems.append(f"{caused['mismatch']} checkpoints by mismatch and {caused['missing']} by a missing "
-                        f"answer, at most {LIMIT} together are allowed")
+        problems.append(f"{caused['mismatch']} checkpoints by mismatch and {caused['missing']} by a "
+                        f"missing answer, at most {LIMIT} together are allowed")
     return problems
 
 
@@ -76,4 +76,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except LabError as err:
+        sys.exit(f"PROBLEM {err}")

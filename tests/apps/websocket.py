@@ -26,7 +26,8 @@ class Socket:
         async with asyncio.timeout(TIMEOUT):
             self.reader, self.writer = await asyncio.open_connection(host, PORT)
             key = base64.b64encode(os.urandom(16))
-            self.writer.write(b"GET %s HTTP/1.1\r\nHost: guest\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            self.writer.write(b"GET %s HTTP/1.1\r\nHost: guest\r\n"
+                              b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
                               b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n"
                               % (path.encode(), key))
             head = await self.reader.readuntil(b"\r\n\r\n")
@@ -103,7 +104,8 @@ class WsEcho(WsWork):
             self.gaps.resume(time.monotonic())
             self.socket.send(kind, data)
             back = await self.socket.receive()
-            check(back == (PONG if kind == PING else kind, data), f"message of {len(data)} bytes: {back!r}")
+            check(back == (PONG if kind == PING else kind, data),
+                  f"message of {len(data)} bytes: {back!r}")
             self.gaps.answer(time.monotonic())
             self.account.answered()
             await asyncio.sleep(0.03)

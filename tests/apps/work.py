@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the application workloads share.
 
-A workload is an object with an `account` (demo/load/account.py), `await start()`, which brings it to where
-it serves, and `await run(deadline)`, which uses it until then (monotonic clock) and counts what it finds
-wrong. Nobody opens a lost connection again: losing one is what the test is about.
+A workload is an object with an `account` (demo/load/account.py), `await start()`, which brings it to
+where it serves, and `await run(deadline)`, which uses it until then (monotonic clock) and counts what
+it finds wrong. Nobody opens a lost connection again: losing one is what the test is about.
 """
 import asyncio
 import os
@@ -15,7 +15,8 @@ sys.path.insert(0, os.path.join(ROOT, "demo"))
 
 from load.account import Account, Gaps  # noqa: E402,F401  pylint: disable=wrong-import-position
 
-TIMEOUT = 30.0      # for one answer; far above any gap that is expected, so that a gap shows as a gap
+TIMEOUT = 30.0      # for one answer; far above any gap expected, so that a gap shows as a gap
+GRACE = 80.0        # after the deadline, for what is still under way
 GONE = (OSError, EOFError, TimeoutError, asyncio.IncompleteReadError)
 
 
@@ -49,7 +50,10 @@ class Work:
         """run(), its times noted; what it did not foresee is a failure of this workload only."""
         self.begin = time.monotonic()
         try:
-            await self.run(deadline)
+            async with asyncio.timeout(deadline + GRACE - time.monotonic()):
+                await self.run(deadline)
+        except TimeoutError:
+            self.account.failed(f"{self.account.name}: not through {GRACE:.0f} s after the load")
         except Exception as err:  # pylint: disable=broad-except
             self.account.failed(f"{self.account.name}: {err!r}")
         self.end = self.end or time.monotonic()
