@@ -3,11 +3,12 @@
  * colo-guest-fetch: the test guest as a client. Opens connections at a fixed rate, asks for one object over
  * each and checks every byte of it.
  *
- * usage: colo-guest-fetch ADDRESS PORT RATE SECONDS BYTES
+ * usage: colo-guest-fetch ADDRESS PORT RATE SECONDS BYTES [any-port]
  *
  * Object N is asked for as `GET /object/N/BYTES` (HTTP/1.0). Its content are lines of 18 bytes, "%08x %08x\n"
  * of N and of the line's number times 2654435761, cut to BYTES. One line of JSON says what came of it.
- * Connections are opened on a fixed time table, whether or not earlier ones are through.
+ * Connections are opened on a fixed time table, whether or not earlier ones are through. With any-port their
+ * source ports depend on the clock's nanoseconds, so that two copies of this guest never choose the same.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -25,6 +26,8 @@
 #define HEAD_MAX 1024
 #define LINE 18
 #define PATIENCE_MS 30000
+#define PORT_FIRST 10000	/* and up to where the kernel's own choice begins */
+#define PORT_COUNT 20000
 
 enum state { FREE, CONNECTING, HEAD, BODY };
 
@@ -40,6 +43,7 @@ static struct {
 	struct sockaddr_storage to;
 	socklen_t to_len;
 	size_t bytes;
+	int any_port;
 	unsigned int started, done, refused, cut, wrong, late, no_slot;
 	int64_t longest;
 } run;
@@ -67,6 +71,23 @@ static void slot_end(int i, unsigned int *count)
 	slots[i].state = FREE;
 }
 
+static int port_choose(int fd)
+{
+	struct sockaddr_storage from = { .ss_family = run.to.ss_family };
+	struct timespec t;
+	int tries = 100;
+
+	do {
+		clock_gettime(CLOCK_MONOTONIC, &t);
+		/* the port is at the same place in both families' addresses */
+		((struct sockaddr_in *)&from)->sin_port =
+			htons(PORT_FIRST + t.tv_nsec % PORT_COUNT);
+		if (!bind(fd, (struct sockaddr *)&from, run.to_len))
+			return 0;
+	} while (errno == EADDRINUSE && --tries);
+	return -1;
+}
+
 static void slot_begin(int i)
 {
 	struct slot *s = &slots[i];
@@ -74,7 +95,9 @@ static void slot_begin(int i)
 
 	*s = (struct slot){ .state = CONNECTING, .number = run.started++, .begin = now_ms() };
 	fds[i] = (struct pollfd){ .fd = fd, .events = POLLOUT };
-	if (fd < 0 || (connect(fd, (struct sockaddr *)&run.to, run.to_len) && errno != EINPROGRESS))
+	if (fd < 0 || (run.any_port && port_choose(fd)) ||
+	    (connect(fd, (struct sockaddr *)&run.to, run.to_len) &&
+	     errno != EINPROGRESS))
 		slot_end(i, &run.refused);
 }
 
@@ -221,9 +244,10 @@ static int address_parse(const char *address, int port)
 
 int main(int argc, char **argv)
 {
-	if (argc != 6 || address_parse(argv[1], atoi(argv[2])) || atoi(argv[3]) < 1 ||
-	    atoi(argv[4]) < 1) {
-		fprintf(stderr, "usage: %s ADDRESS PORT RATE SECONDS BYTES\n", argv[0]);
+	run.any_port = argc == 7 && !strcmp(argv[6], "any-port");
+	if (argc != 6 + run.any_port || address_parse(argv[1], atoi(argv[2])) ||
+	    atoi(argv[3]) < 1 || atoi(argv[4]) < 1) {
+		fprintf(stderr, "usage: %s ADDRESS PORT RATE SECONDS BYTES [any-port]\n", argv[0]);
 		return 2;
 	}
 	run.bytes = strtoul(argv[5], NULL, 10);
