@@ -33,6 +33,7 @@
 #include "cm_priv.h"
 
 #define CLOSED_US 10000000u
+#define POOL_MAX(held) (2 * (held) + (held) / 2) /* net.h states it */
 
 static const char *const cause_names[CM_NCAUSES] = {
 #define X(name, text) [CM_##name] = text,
@@ -588,7 +589,7 @@ struct cm *cm_new(const struct cm_config *cfg, const struct cm_ops *ops, void *o
 	set_defaults(&cm->cfg);
 	cm->ops = *ops;
 	cm->opaque = opaque;
-	pool_init(&cm->pool);
+	pool_init(&cm->pool, POOL_MAX(cm->cfg.max_held_bytes));
 	if (flow_table_init(&cm->flows, cm->cfg.max_flows, sizeof(struct flow), cm->cfg.hash_seed,
 		    CLOSED_US, &flow_ops, cm) < 0) {
 		free(cm);

@@ -1,16 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * pool.c - size classes cut from chunks that are kept until the end
+ * pool.c - size classes cut from chunks
  *
- * The bound is the caller's: it looks at pool.used before it asks for more.
+ * A chunk belongs to one class while a buffer of it is in use, and to none after that: so a burst of large
+ * frames after one of small ones takes the same memory. Chunks are aligned to their size, so that
+ * a buffer tells its chunk. They are kept until the end. Buffers of a chunk are handed out in order
+ * at first, so that it is not touched before it is needed, and then the last one returned first.
+ *
+ * The bound on `used` is the caller's: it looks before it asks for more. The bound on chunks is larger, for
+ * what is lost at their ends and in those that are partly free.
  */
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "net.h"
 #include "pool.h"
 
-#define CHUNK_BYTES (256u * 1024)
+#define CHUNK_BYTES (1u << 20)
 
 /* whole buffers: an acknowledgement or small answer, an Ethernet frame, a jumbo frame, the largest */
 static const uint32_t class_bytes[POOL_CLASSES] = {
@@ -19,27 +26,36 @@ static const uint32_t class_bytes[POOL_CLASSES] = {
 
 _Static_assert(sizeof(struct buf) <= 256 - 64, "the largest class has room for NET_FRAME_MAX");
 
-struct chunk {
-	struct chunk *next;
-	_Alignas(16) uint8_t bytes[];
+struct pool_chunk {
+	struct pool_chunk *prev, *next; /* in `room` or `spare`; prev of the head is NULL */
+	struct pool_chunk *chain;       /* of all */
+	struct buf *free;
+	uint32_t class, used, made;     /* buffers in use, and ever handed out since it has its class */
+	_Alignas(64) uint8_t bytes[];
 };
 
-void pool_init(struct pool *p)
+void pool_init(struct pool *p, size_t max)
 {
 	memset(p, 0, sizeof(*p));
+	p->most = max / CHUNK_BYTES + POOL_CLASSES;
 }
 
 void pool_fini(struct pool *p)
 {
-	struct chunk *c = p->chunks;
+	struct pool_chunk *c = p->all;
 
 	while (c) {
-		struct chunk *next = c->next;
+		struct pool_chunk *next = c->chain;
 
 		free(c);
 		c = next;
 	}
-	pool_init(p);
+	memset(p, 0, sizeof(*p));
+}
+
+size_t pool_memory(const struct pool *p)
+{
+	return p->chunks * CHUNK_BYTES;
 }
 
 static int class_for(size_t n)
@@ -50,33 +66,89 @@ static int class_for(size_t n)
 	return -1;
 }
 
-static int grow(struct pool *p, int class)
+static uint32_t capacity(int class)
 {
-	size_t size = class_bytes[class], n = CHUNK_BYTES / size;
-	struct chunk *c = malloc(sizeof(*c) + n * size);
+	return (CHUNK_BYTES - (uint32_t)sizeof(struct pool_chunk)) / class_bytes[class];
+}
 
+static bool has_room(const struct pool_chunk *c)
+{
+	return c->free || c->made < capacity((int)c->class);
+}
+
+static void push(struct pool_chunk **list, struct pool_chunk *c)
+{
+	c->prev = NULL;
+	c->next = *list;
+	if (c->next)
+		c->next->prev = c;
+	*list = c;
+}
+
+static void take_out(struct pool_chunk **list, struct pool_chunk *c)
+{
+	*(c->prev ? &c->prev->next : list) = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+}
+
+static struct pool_chunk *new_chunk(struct pool *p)
+{
+	void *mem = NULL;
+	struct pool_chunk *c;
+
+	if (p->chunks >= p->most || posix_memalign(&mem, CHUNK_BYTES, CHUNK_BYTES) != 0)
+		return NULL;
+	c = mem;
+	c->chain = p->all;
+	p->all = c;
+	p->chunks++;
+	return c;
+}
+
+static struct pool_chunk *chunk_for(struct pool *p, int class)
+{
+	struct pool_chunk *c = p->room[class];
+
+	if (c)
+		return c;
+	c = p->spare;
+	if (c)
+		take_out(&p->spare, c);
+	else
+		c = new_chunk(p);
 	if (!c)
-		return -1;
-	c->next = p->chunks;
-	p->chunks = c;
-	for (size_t i = n; i-- > 0;) {
-		struct buf *b = (struct buf *)(c->bytes + i * size);
+		return NULL;
+	c->class = (uint32_t)class;
+	c->used = c->made = 0;
+	c->free = NULL;
+	push(&p->room[class], c);
+	return c;
+}
 
-		b->next = p->free[class];
-		p->free[class] = b;
-	}
-	return 0;
+static struct buf *take(struct pool_chunk *c)
+{
+	struct buf *b = c->free;
+
+	if (b)
+		c->free = b->next;
+	else
+		b = (struct buf *)(c->bytes + (size_t)c->made++ * class_bytes[c->class]);
+	c->used++;
+	return b;
 }
 
 struct buf *pool_get(struct pool *p, size_t n)
 {
 	int class = class_for(n);
+	struct pool_chunk *c = class < 0 ? NULL : chunk_for(p, class);
 	struct buf *b;
 
-	if (class < 0 || (!p->free[class] && grow(p, class) < 0))
+	if (!c)
 		return NULL;
-	b = p->free[class];
-	p->free[class] = b->next;
+	b = take(c);
+	if (!has_room(c))
+		take_out(&p->room[class], c);
 	memset(b, 0, sizeof(*b));
 	b->class = (uint8_t)class;
 	b->room = class_bytes[class] - (uint32_t)sizeof(*b);
@@ -84,11 +156,21 @@ struct buf *pool_get(struct pool *p, size_t n)
 	return b;
 }
 
+/* The last chunk of a class stays with it, for the next frame. */
 void pool_put(struct pool *p, struct buf *b)
 {
+	struct pool_chunk *c = (struct pool_chunk *)((uintptr_t)b & ~(uintptr_t)(CHUNK_BYTES - 1));
+	struct pool_chunk **room = &p->room[c->class];
+
 	p->used -= class_bytes[b->class];
-	b->next = p->free[b->class];
-	p->free[b->class] = b;
+	if (!has_room(c))
+		push(room, c);
+	b->next = c->free;
+	c->free = b;
+	if (--c->used || (*room == c && !c->next))
+		return;
+	take_out(room, c);
+	push(&p->spare, c);
 }
 
 void buf_insert(struct buf_list *l, struct buf *after, struct buf *b)

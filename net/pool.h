@@ -23,17 +23,23 @@ struct buf {
 	uint8_t data[];
 };
 
+struct pool_chunk;
+
 struct pool {
-	struct buf *free[POOL_CLASSES];
-	void *chunks;
-	size_t used; /* bytes of the buffers handed out, overhead included */
+	struct pool_chunk *room[POOL_CLASSES]; /* chunks that have a buffer to give */
+	struct pool_chunk *spare;              /* chunks of no class, all free */
+	struct pool_chunk *all;
+	size_t used;         /* bytes of the buffers handed out, overhead included */
+	size_t chunks, most; /* allocated, and allowed */
 };
 
-void pool_init(struct pool *p);
+/* At most max bytes, and one chunk of each class, are ever allocated. */
+void pool_init(struct pool *p, size_t max);
 void pool_fini(struct pool *p);
 /* a buffer with room for at least n bytes, header zeroed; NULL: n is too large, or out of memory */
 struct buf *pool_get(struct pool *p, size_t n);
 void pool_put(struct pool *p, struct buf *b);
+size_t pool_memory(const struct pool *p);
 
 /* doubly linked lists through prev/next */
 struct buf_list {
