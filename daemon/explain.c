@@ -16,7 +16,6 @@
 #include "daemon/capture.h"
 #include "daemon/daemon.h"
 
-#define MAX_NICS 8u
 #define PIECE (64u << 10)
 
 struct explain_nic {
@@ -27,7 +26,7 @@ struct explain_nic {
 };
 
 struct explain {
-	struct explain_nic nic[MAX_NICS];
+	struct explain_nic nic[AGENT_MAX_NICS];
 	unsigned int nics;
 	uint64_t capture_size; /* 0: off */
 	struct capture capture;
@@ -110,7 +109,7 @@ int explain_add(struct daemon *d, struct cm *cm)
 		e = d->explain = explain_new(d->cfg->capture);
 	if (!e)
 		return -ENOMEM;
-	if (e->nics == MAX_NICS)
+	if (e->nics == AGENT_MAX_NICS)
 		return -ENOSPC;
 	n = &e->nic[e->nics];
 	*n = (struct explain_nic){ .e = e, .number = e->nics++, .cm = cm };
@@ -201,7 +200,7 @@ static json_t *report(const struct entry *t, uint64_t epoch, uint64_t now)
 
 static json_t *reports(const struct explain *e, size_t max)
 {
-	struct entry all[MAX_NICS * CM_REPORTS];
+	struct entry all[AGENT_MAX_NICS * CM_REPORTS];
 	size_t n = collect(e, all), i = n > max ? n - max : 0;
 	uint64_t epoch = epoch_us(), now = daemon_now_us();
 	json_t *list = json_array();

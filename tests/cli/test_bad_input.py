@@ -256,14 +256,14 @@ def test_explain_alone(w):
 
 
 def test_explain_empty_capture(w):
-    a = w.primary({("net", "capture"): "1M"})
+    a = w.primary({("net", "capture"): "1M", ("net 1", "mac"): "52:54:00:12:34:57"})
     path = os.path.join(w.base, "out.pcapng")
     r = explain(a, "--pcap", path)
     if r.returncode or not r.stdout.endswith(f"0 packets in {path}\n".encode()):
         raise Failure(f"{r}")
     with open(path, "rb") as f:
         data = f.read()
-    if data[:4] != b"\x0a\x0d\x0d\x0a" or b"PVM" not in data or b"SVM" not in data:
+    if data[:4] != b"\x0a\x0d\x0d\x0a" or b"PVM1" not in data or b"SVM1" not in data:
         raise Failure(f"{data}")
     unharmed(a)
 
