@@ -207,7 +207,7 @@ void cm_set_capture(struct cm *cm, cm_capture_fn *fn, void *opaque);
  * that is not in its table is older than the checkpoint: both VMs name and count it alike. Frames are
  * rewritten in place.
  *
- * Memory: 224 bytes per connection, as they come, and at most 64 bytes per max_flows and 1.6 MiB of SYNs that
+ * Memory: 192 bytes per connection, as they come, and at most 64 bytes per max_flows and 1.6 MiB of SYNs that
  * wait. Time per frame does not grow with the number of connections.
  */
 struct tr_config {

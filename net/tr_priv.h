@@ -27,26 +27,28 @@ struct tr_key {
 };
 
 struct tr_entry {
-	struct tr_entry *chain[TR_SIDES]; /* of the bucket of each name; [0]: of the free list */
-	struct tr_entry *prev, *next;     /* of its class, oldest first */
-	struct tr_entry *qprev, *qnext;   /* unpaired SYNs of a bucket, oldest first */
-	struct tr_syn *syn;               /* the copy that waits */
-	uint64_t used;                    /* when it was made; over: last used */
-	uint64_t hash, opts;
-	struct flow_key key;
-	uint32_t isn[TR_SIDES], ts[TR_SIDES];
-	uint32_t dseq, dts;               /* PVM's count minus the SVM's */
-	uint32_t ack;                     /* of the SYN-ACKs */
-	uint32_t guest_fin, peer_fin, guest_ack; /* ends of the FINs, last ACK number; guest: the SVM's */
+	/* two lines of the cache have what a search reads and what rewriting needs */
+	_Alignas(64) struct tr_entry *chain[TR_SIDES]; /* of the bucket of each name; [0]: of the free list */
+	uint64_t hash;
 	uint16_t port[TR_SIDES];
-	uint8_t class;
+	struct flow_key key;
 	bool known[TR_SIDES];             /* that VM's SYN: port, isn, ts */
 	bool linked[TR_SIDES];            /* and that VM still uses the port for this connection */
 	bool is_ack;                      /* the SYNs acknowledge (the guest is the server) */
 	bool queued;
+	uint8_t class;
 	bool has_guest_fin, has_peer_fin, has_guest_ack, guest_fin_acked, peer_fin_acked;
+	uint32_t dseq, dts;               /* PVM's count minus the SVM's */
+	uint32_t isn[TR_SIDES], ts[TR_SIDES];
+	uint32_t ack;                     /* of the SYN-ACKs */
+	uint32_t guest_fin, peer_fin, guest_ack; /* ends of the FINs, last ACK number; guest: the SVM's */
+	struct tr_entry *prev, *next;     /* of its class, oldest first */
+	struct tr_entry *qprev, *qnext;   /* unpaired SYNs of a bucket, oldest first */
+	struct tr_syn *syn;               /* the copy that waits */
+	uint64_t used;                    /* when it was made; over: last used */
+	uint64_t opts;
 };
-_Static_assert(sizeof(struct tr_entry) <= 224, "net.h states the bytes per entry");
+_Static_assert(sizeof(struct tr_entry) == 192, "net.h states the bytes per entry");
 
 /* a SYN of the SVM that waits for the PVM's */
 #define TR_WAITING 1024u

@@ -19,7 +19,7 @@
 
 struct chunk {
 	struct chunk *next;
-	_Alignas(16) struct tr_entry entries[CHUNK];
+	struct tr_entry entries[CHUNK];
 };
 
 int tr_table_init(struct tr *tr, size_t max)
@@ -137,7 +137,7 @@ void tr_set_class(struct tr *tr, struct tr_entry *e, enum tr_class class)
 
 static bool grow(struct tr *tr)
 {
-	struct chunk *c = malloc(sizeof(*c));
+	struct chunk *c = aligned_alloc(_Alignof(struct chunk), sizeof(*c));
 
 	if (!c)
 		return false;

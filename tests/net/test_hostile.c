@@ -16,23 +16,35 @@ static uint8_t input[INPUT];
 static size_t random_tcp(uint8_t *out)
 {
 	static const uint8_t data[1400];
+	const uint8_t any = (uint8_t)rnd_below(&rnd, 64);
+	const uint8_t flags[8] = { F_ACK, F_ACK, F_ACK, F_SYN, F_SYN, F_SYN | F_ACK, any, any };
 	struct tcp_spec s = {
 		.to_guest = rnd_below(&rnd, 4) == 0,
 		.v6 = rnd_below(&rnd, 4) == 0,
 		.vlan = rnd_below(&rnd, 8) == 0,
 		.odd_ts = rnd_below(&rnd, 2),
-		.gport = 80,
-		.pport = (uint16_t)rnd_below(&rnd, 20),
+		.gport = (uint16_t)(80 + rnd_below(&rnd, 4)),
+		.pport = (uint16_t)rnd_below(&rnd, 8),
 		.seq = rnd_below(&rnd, 3) ? rnd_below(&rnd, 5000) : (uint32_t)rnd_next(&rnd),
 		.ack = rnd_below(&rnd, 3) ? rnd_below(&rnd, 5000) : (uint32_t)rnd_next(&rnd),
 		.tsval = rnd_below(&rnd, 3),
-		.flags = (uint8_t)(rnd_below(&rnd, 2) ? F_ACK : rnd_below(&rnd, 64)),
+		.flags = flags[rnd_below(&rnd, 8)],
 		.nsack = rnd_below(&rnd, 4),
 		.data = data,
 		.len = rnd_below(&rnd, 2) ? rnd_below(&rnd, 1400) : rnd_below(&rnd, 3),
 	};
 
 	return build_tcp(out, &s);
+}
+
+/* an ICMP error quotes a packet */
+static size_t random_icmp(uint8_t *out, bool to_guest, uint16_t id)
+{
+	static uint8_t quote[NET_FRAME_MAX];
+	uint8_t type = (uint8_t)rnd_below(&rnd, 13);
+	size_t skip = VNET_HLEN + 14, n = random_tcp(quote) - skip;
+
+	return build_icmp(out, to_guest, type, id, quote + skip, n < 200 ? n : rnd_below(&rnd, 200));
 }
 
 static size_t random_frame(uint8_t *out)
@@ -43,7 +55,7 @@ static size_t random_frame(uint8_t *out)
 
 	switch (rnd_below(&rnd, 8)) {
 	case 0: return build_udp(out, to_guest, 1, id, data, rnd_below(&rnd, 200), 1);
-	case 1: return build_icmp(out, to_guest, (uint8_t)rnd_below(&rnd, 13), id, data, rnd_below(&rnd, 200));
+	case 1: return random_icmp(out, to_guest, id);
 	case 2: return build_arp(out);
 	default: return random_tcp(out);
 	}
