@@ -70,6 +70,29 @@ static void test_moves_to_the_front(void **state)
 	assert_int_equal(buffer_peek(&b)[1], 0);
 }
 
+/* one that is never empty stays within a part of its storage */
+static void test_does_not_wander(void **state)
+{
+	enum { BIG = 16 << 20, PIECE = 64 << 10, LEFT = 1000 };
+	static uint8_t bytes[PIECE];
+	struct buffer big;
+	size_t i, furthest = 0;
+
+	assert_int_equal(buffer_init(&big, BIG), 0);
+	assert_true(buffer_put(&big, bytes, LEFT));
+	for (i = 0; i < 1000; i++) {
+		memset(bytes, (int)i, PIECE);
+		assert_true(buffer_put(&big, bytes, PIECE));
+		furthest = big.tail > furthest ? big.tail : furthest;
+		buffer_skip(&big, PIECE);
+		assert_int_equal(buffer_len(&big), LEFT);
+		assert_int_equal(buffer_peek(&big)[0], (uint8_t)i);
+		assert_int_equal(buffer_peek(&big)[LEFT - 1], (uint8_t)i);
+	}
+	assert_in_range(furthest, PIECE, 1 << 20);
+	buffer_free(&big);
+}
+
 static void test_reserve_and_commit(void **state)
 {
 	uint8_t *p = buffer_reserve(&b, 10);
@@ -161,6 +184,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_keeps_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_moves_to_the_front, setup, teardown),
+		cmocka_unit_test(test_does_not_wander),
 		cmocka_unit_test_setup_teardown(test_reserve_and_commit, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_any_sequence, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_socket, setup, teardown),
