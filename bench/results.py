@@ -5,17 +5,26 @@ import os
 import platform
 from statistics import median
 
-from loads import BY_NAME, LOADS, ratio
+from loads import BY_NAME, LOADS, MODES, ratio
 
-MODES = ("native", "twin", "colo", "checkpoint")
+
+def counted_between(before, after, *keys):
+    """What rose, and by how much, of a dictionary of counters found by @keys in two `colo status`."""
+    for key in keys:
+        before, after = (before or {}).get(key), (after or {}).get(key)
+    old, new = before or {}, after or {}
+    return {name: count - old.get(name, 0) for name, count in new.items()
+            if count - old.get(name, 0)}
 
 
 def by_cause_between(before, after):
-    """Checkpoints by cause between two `colo status` of the primary."""
-    old = ((before or {}).get("checkpoints") or {}).get("by_cause", {})
-    new = ((after or {}).get("checkpoints") or {}).get("by_cause", {})
-    return {cause: count - old.get(cause, 0) for cause, count in new.items()
-            if count - old.get(cause, 0)}
+    """Checkpoints by cause."""
+    return counted_between(before, after, "checkpoints", "by_cause")
+
+
+def differences_between(before, after):
+    """What the comparing module found different or missing, by kind."""
+    return counted_between(before, after, "net", "differences")
 
 
 def merge_rounds(samples):

@@ -2,8 +2,7 @@
 """The tables of bench/RESULTS.md, between two markers; what stands around them is written by hand."""
 import os
 
-from loads import LOADS
-from results import MODES
+from loads import LOADS, MODES
 
 BEGIN = "<!-- results: begin (written by bench/bench) -->"
 END = "<!-- results: end -->"
@@ -31,6 +30,10 @@ def _find(runs, load, mode, vcpus):
     return {}
 
 
+def _share(value):
+    return "-" if value is None else f"{value:.2f}"
+
+
 def throughput(runs, vcpus):
     """Values of each mode, ratios of the protected ones."""
     lines = _header(["load", "unit", *MODES, "colo / native", "colo / twin", "checkpoint / native"])
@@ -42,7 +45,7 @@ def throughput(runs, vcpus):
                   by_mode["checkpoint"].get("ratio_native")]
         lines.append(_row([load.title, load.unit,
                            *(number(by_mode[mode].get("value")) for mode in MODES),
-                           *("-" if value is None else f"{value:.2f}" for value in ratios)]))
+                           *map(_share, ratios)]))
     return lines
 
 
@@ -62,9 +65,49 @@ def latency(runs, vcpus):
     return lines
 
 
-def _causes(run):
-    causes = run.get("checkpoints") or {}
-    return ", ".join(f"{cause} {count}" for cause, count in causes.items()) or "none"
+def added(runs, vcpus):
+    """What protection adds to a small answer beyond the slower one of two guests' own time."""
+    lines = _header(["small answer, median, ms", "native", "later of twins", "colo",
+                     "colo beyond later of twins", "colo beyond native"])
+    for load in (load for load in LOADS if load.lockstep):
+        native, twin, colo = (_find(runs, load, mode, vcpus).get("value")
+                              for mode in ("native", "twin", "colo"))
+        if colo is None:
+            continue
+        beyond = ["-" if base is None else f"{colo - base:.2f}" for base in (twin, native)]
+        lines.append(_row([load.title, number(native), number(twin), number(colo), *beyond]))
+    return lines
+
+
+def _counts(found):
+    return ", ".join(f"{name} {count}" for name, count in (found or {}).items()) or "none"
+
+
+def _rates(run):
+    """Checkpoints that the traffic caused: per minute, per 1,000 requests."""
+    caused = sum(count for cause, count in (run.get("checkpoints") or {}).items()
+                 if cause != "periodic")
+    if not run.get("elapsed_s"):
+        return "-", "-"
+    requests = run.get("requests")
+    return (number(caused * 60 / run["elapsed_s"]) if caused else "0",
+            (number(caused * 1000 / requests) if caused else "0") if requests else "-")
+
+
+def causes(runs, vcpus):
+    """How often each load made the two guests differ, and what is left of its speed."""
+    lines = _header(["mode colo", "requests", "checkpoints by cause", "what was different or missing",
+                     "caused per minute", "per 1,000 requests", "colo / native",
+                     "checkpoint / native"])
+    for load in LOADS:
+        run = _find(runs, load, "colo", vcpus)
+        if not run:
+            continue
+        held = _find(runs, load, "checkpoint", vcpus)
+        lines.append(_row([load.title, number(run.get("requests")), _counts(run.get("checkpoints")),
+                           _counts(run.get("differences")), *_rates(run),
+                           _share(run.get("ratio_native")), _share(held.get("ratio_native"))]))
+    return lines
 
 
 def _pause(run):
@@ -79,13 +122,12 @@ def _host_cpu(run):
 
 
 def protection(runs, vcpus):
-    """What the protection did and took in mode colo."""
-    lines = _header(["mode colo", "checkpoints by cause", "pause p50 / p99, ms",
-                     "CPU s of host a / b"])
+    """What the protection took in mode colo."""
+    lines = _header(["mode colo", "pause p50 / p99, ms", "CPU s of host a / b"])
     for load in LOADS:
         run = _find(runs, load, "colo", vcpus)
         if run:
-            lines.append(_row([load.title, _causes(run), _pause(run), _host_cpu(run)]))
+            lines.append(_row([load.title, _pause(run), _host_cpu(run)]))
     return lines
 
 
@@ -101,7 +143,8 @@ def render(content):
         lines += [f"### Guest with {vcpus} vCPU, {content['mem']}", "", *throughput(runs, vcpus), "",
                   *latency(runs, vcpus), ""]
         if any(run["mode"] == "colo" and run["vcpus"] == vcpus for run in runs):
-            lines += [*protection(runs, vcpus), ""]
+            for part in (added, causes, protection):
+                lines += [*part(runs, vcpus), ""]
     return lines
 
 

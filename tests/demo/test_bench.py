@@ -2,21 +2,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Ratios, medians, tables and the chart's program of `make bench`."""
 import os
+import socket
 import sys
 import tempfile
+import threading
+import time
 import unittest
+from unittest import mock
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "../../bench"), os.path.join(HERE, "../../demo")]
 
+import apps
 import chart
 import labctl
 import results
 import sampler
 import table
-from loads import BY_NAME, LOADS
+from loads import BY_NAME, LOADS, MODES
+from work import Wrong
 
-WEB, PING = "web-keepalive-1k-c8", "ping"
+WEB, PING, ECHO = "web-keepalive-1k-c8", "ping", "echo"
 
 
 def sample(load, mode, value, **more):
@@ -27,7 +33,12 @@ def sample(load, mode, value, **more):
 def some_runs():
     """Native, twin and colo of two loads."""
     return results.merge([sample(WEB, "colo", 900.0, p50_ms=8.0, p99_ms=20.0,
-                                 checkpoints={"mismatch": 3}, pause_us={"p50": 1900, "p99": 7000}),
+                                 checkpoints={"mismatch": 3, "periodic": 2},
+                                 differences={"payload": 3}, requests=6000, elapsed_s=6.0,
+                                 pause_us={"p50": 1900, "p99": 7000}),
+                          sample(WEB, "checkpoint", 100.0),
+                          sample(ECHO, "native", 0.5), sample(ECHO, "twin", 0.75),
+                          sample(ECHO, "colo", 0.875, requests=1000, elapsed_s=8.0),
                           sample(WEB, "native", 1000.0), sample(WEB, "twin", 950.0),
                           sample(PING, "native", 0.5), sample(PING, "colo", 1.0)])
 
@@ -57,6 +68,12 @@ class ResultsTest(unittest.TestCase):
         self.assertEqual(results.by_cause_between(old, new), {"periodic": 3, "missing": 1})
         self.assertEqual(results.by_cause_between(None, None), {})
 
+    def test_differences_between(self):
+        old = {"net": {"differences": {"payload": 2, "no-ack": 0}}}
+        new = {"net": {"differences": {"payload": 3, "no-ack": 0}}}
+        self.assertEqual(results.differences_between(old, new), {"payload": 1})
+        self.assertEqual(results.differences_between(None, new), {"payload": 3})
+
     def test_share_of_other_programs(self):
         busy = {"other_cpu_s": 2.0, "client_cpu_s": 1.0, "idle_cpu_s": 3.0,
                 "cpu_s": {"a": {"qemu": 1.5}, "b": {"qemu": 0.5}}}
@@ -65,6 +82,12 @@ class ResultsTest(unittest.TestCase):
 
     def test_names_are_unique(self):
         self.assertEqual(len(BY_NAME), len(LOADS))
+
+    def test_every_load_is_run_protected_and_alone(self):
+        for load in LOADS:
+            self.assertLessEqual({"native", "colo"}, set(load.modes), load.name)
+            self.assertLessEqual(set(load.modes), set(MODES), load.name)
+            self.assertTrue(not load.lockstep or "twin" in load.modes, load.name)
 
 
 class OutputTest(unittest.TestCase):
@@ -86,7 +109,16 @@ class OutputTest(unittest.TestCase):
         self.assertTrue(text.endswith("\nbelow\n"))
         self.assertNotIn("old", text)
         self.assertEqual(text.count("| web, keepalive, 1k, c8 | requests/s | 1,000 | 950 | 900 |"), 1)
-        self.assertIn("mismatch 3", text)
+
+    def test_causes_are_counted_by_time_and_by_request(self):
+        rows = "\n".join(table.causes(some_runs(), 1))
+        self.assertIn("| web, keepalive, 1k, c8 | 6,000 | mismatch 3, periodic 2 | payload 3 | 30 | 0.5 | "
+                      "0.90 | 0.10 |", rows)
+        self.assertIn("| echo of 32 bytes, median | 1,000 | none | none | 0 | 0 | 0.57 | - |", rows)
+
+    def test_added_latency_is_beyond_the_later_twin(self):
+        (row,) = table.added(some_runs(), 1)[2:]
+        self.assertEqual(row, "| echo of 32 bytes, median | 0.5 | 0.75 | 0.875 | 0.12 | 0.38 |")
 
     def test_missing_markers_are_refused(self):
         with tempfile.NamedTemporaryFile("w", suffix=".md") as file:
@@ -100,6 +132,47 @@ class OutputTest(unittest.TestCase):
         self.assertIn('"web, keepalive, 1k, c8" 0.950 0.900', program)
         self.assertIn('"ping, median" NaN 0.500', program)
         self.assertIsNone(chart.script([], "x.png", 1))
+
+
+class SmallAnswersTest(unittest.TestCase):
+    """Against a guest that is a thread of this process."""
+
+    def serve(self, delay):
+        """A fake guest: an echo that is late by @delay; its address."""
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def run():
+            with listener, listener.accept()[0] as sock:
+                while data := sock.recv(4096):
+                    time.sleep(delay)
+                    sock.sendall(data)
+        threading.Thread(target=run, daemon=True).start()
+        return listener.getsockname()
+
+    def guest(self, delay):
+        """The client's end of one."""
+        _, port = self.serve(delay)
+        with mock.patch.object(apps, "ECHO_PORT", port):
+            guest = apps.EchoSocket("127.0.0.1")
+        self.addCleanup(guest.sock.close)
+        return guest
+
+    def test_the_slower_twin_counts(self):
+        guests = [self.guest(0.0), self.guest(0.05)]
+        for number in range(4):
+            self.assertGreaterEqual(apps.ask_all(guests, number), 0.05)
+        self.assertLess(apps.ask_all(guests[:1], 4), 0.05)
+
+    def test_a_wrong_answer_is_no_answer(self):
+        guest = self.guest(0.0)
+        guest.ask(1)
+        guest.line = b"another"
+        with self.assertRaises(Wrong):
+            guest.answer()
+
+    def test_no_answer_at_all_is_an_error(self):
+        with self.assertRaises(ValueError):
+            apps.latencies([])
 
 
 class SamplerTest(unittest.TestCase):
