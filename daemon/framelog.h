@@ -5,10 +5,14 @@
 #ifndef COLO_FRAMELOG_H
 #define COLO_FRAMELOG_H
 
-#include "common/buffer.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 struct framelog {
-	struct buffer b; /* used to a half, so that moving the content costs a byte for a byte */
+	uint8_t *data;
+	size_t size, head, tail, end;
+	bool wrapped;
 };
 
 typedef void framelog_fn(void *arg, uint64_t number, uint64_t when_us, const uint8_t *frame, size_t len);

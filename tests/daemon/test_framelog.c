@@ -93,6 +93,20 @@ static void test_the_oldest_go_first(void **state)
 	assert_true(all().bytes > BYTES / 2);
 }
 
+/* sizes up to the log's own; the newest is always kept */
+static void test_any_sizes(void **state)
+{
+	uint64_t i, n, kept = 0;
+
+	for (i = 1, n = 1; i <= 100000; i++) {
+		n = n * 6364136223846793005u + 1442695040888963407u;
+		add(i, (n >> 33) % (n >> 60 ? 300 : BYTES - 23));
+		assert_int_equal(all().last, i);
+		kept += all().count;
+	}
+	assert_true(kept > 8 * i);
+}
+
 static void test_a_frame_that_never_fits(void **state)
 {
 	add(1, 100);
@@ -107,6 +121,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_empty, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_keeps_order_and_content, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_the_oldest_go_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_any_sizes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_frame_that_never_fits, setup, teardown),
 	};
 
