@@ -77,9 +77,9 @@ static bool room_for_records(struct transfer *t, size_t n)
 {
 	struct stage_record *p;
 
-	if (n <= t->rec_room)
+	if (t->rec && n <= t->rec_room) /* none needs a place, too */
 		return true;
-	p = realloc(t->rec, n * sizeof(*p));
+	p = realloc(t->rec, (n ? n : 1) * sizeof(*p));
 	if (!p)
 		return false;
 	t->rec = p;

@@ -12,6 +12,7 @@ struct state {
 	uint64_t in, out, syns, wants, captured;
 	uint8_t waited[2048];
 	size_t waited_len;
+	bool worn; /* the translator has gone through a failover */
 };
 
 enum { FLOWS = 16, HELD = 64 << 10 };
@@ -86,8 +87,10 @@ static void control(struct state *s, uint8_t what)
 	case 5: cm_start_epoch(s->cm, s->epoch = what / 8, s->now); break;
 	case 6: cm_held(s->cm, s->epoch + 1, s->now); break;
 	default:
-		if (what == 255)
-			tr_failover(s->tr, 10);
+		if (what != 255)
+			break;
+		tr_failover(s->tr, 10);
+		s->worn = true;
 	}
 }
 
@@ -166,17 +169,61 @@ static void all_leaves(struct state *s)
 	CHECK(st.held_packets == 0 && st.held_bytes == 0 && st.released == s->out);
 }
 
+/* A segment on a few ports in a small range of numbers, described by the record's first bytes; pairs of
+ * offset and value after these damage it. Returns its length. */
+static size_t build_described(uint8_t *out, size_t room, const uint8_t *p, size_t n)
+{
+	static const uint8_t data[1400];
+	struct tcp_spec t = {
+		.to_guest = p[0] & 1, .v6 = p[0] & 2, .vlan = p[0] & 4, .odd_ts = p[0] & 8, .partial = p[0] & 16,
+		.odd_opt = p[0] & 32 ? 19 : 0, .wscale = p[0] >> 6, .gport = 80, .pport = p[1] % 4,
+		.flags = p[2], .seq = p[3] * 7u + (p[1] & 128 ? 0u - 900 : 0), .ack = p[4] * 5u,
+		.tsval = p[5] & 1 ? p[5] : 0, .nsack = p[5] >> 6, .window = p[6], .urg = p[6] & 7,
+		.data = data, .len = p[7] < 200 ? p[7] : (p[7] - 199u) * 24,
+	};
+	size_t len = build_tcp(out, &t);
+
+	CHECK(len <= room);
+	for (size_t i = 8; i + 1 < n; i += 2)
+		out[p[i] % len] ^= p[i + 1];
+	return len;
+}
+
+static void record(struct state *s, uint8_t cmd, const uint8_t *p, size_t n)
+{
+	uint8_t frame[2048], *exact;
+	size_t len;
+
+	if (!(cmd & 128) || n < 8) {
+		command(s, cmd, p, n);
+		return;
+	}
+	len = build_described(frame, sizeof(frame), p, n);
+	exact = malloc(len);
+	memcpy(exact, frame, len);
+	command(s, cmd & 127, exact, len);
+	free(exact);
+}
+
+/* a translator is used again, unless it served alone: to make one costs more than to use it */
+static struct tr *fresh_translator(void *opaque)
+{
+	static const struct tr_ops ops = { on_waited };
+	struct tr_config cfg = { .max_flows = FLOWS };
+
+	return tr_new(&cfg, &ops, opaque);
+}
+
 void hostile_run(const uint8_t *in, size_t len)
 {
 	static const struct cm_ops ops = { on_release, on_want, on_syn };
+	static struct state s;
 	struct cm_config cfg = { .max_flows = FLOWS, .max_held_bytes = HELD };
-	static const struct tr_ops tr_ops = { on_waited };
-	struct tr_config tr_cfg = { .max_flows = FLOWS };
-	struct state s = { .now = 1, .epoch = 1 };
+	struct tr *tr = s.worn ? NULL : s.tr;
 	size_t n;
 
+	s = (struct state){ .now = 1, .epoch = 1, .tr = tr ? tr : fresh_translator(&s) };
 	s.cm = cm_new(&cfg, &ops, &s);
-	s.tr = tr_new(&tr_cfg, &tr_ops, &s);
 	CHECK(s.cm && s.tr);
 	cm_set_capture(s.cm, on_capture, &s);
 	cm_set_mode(s.cm, CM_COMPARE, 0);
@@ -185,12 +232,14 @@ void hostile_run(const uint8_t *in, size_t len)
 		n = (size_t)in[1] << 8 | in[2];
 		if (n > len - 3)
 			n = len - 3;
-		command(&s, in[0], in + 3, n);
+		record(&s, in[0], in + 3, n);
 		in += 3 + n;
 		len -= 3 + n;
 	}
 	read_reports(&s);
 	all_leaves(&s);
 	cm_free(s.cm);
-	tr_free(s.tr);
+	tr_reset(s.tr);
+	if (s.worn)
+		tr_free(s.tr);
 }

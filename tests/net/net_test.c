@@ -224,9 +224,9 @@ static size_t l4_of(const uint8_t *f, size_t len, bool *v6)
 	*v6 = g16(f + l3 - 2) == 0x86dd;
 	if (!*v6 && g16(f + l3 - 2) != 0x0800)
 		return 0;
-	if (f[l3 + (*v6 ? 6 : 9)] != 6)
+	if (f[l3 + (*v6 ? 6 : 9)] != 6 || len < l3 + (*v6 ? 40 : 20) + 20)
 		return 0;
-	return l3 + (*v6 ? 40 : 20);
+	return *v6 || f[l3] == 0x45 ? l3 + (*v6 ? 40 : 20) : 0;
 }
 
 bool checksums_ok(const uint8_t *f, size_t len)
@@ -247,20 +247,19 @@ bool checksums_ok(const uint8_t *f, size_t len)
 
 static void parse_options(struct seg *s, const uint8_t *p, const uint8_t *end)
 {
-	while (p < end) {
-		if (*p == 1) {
-			p++;
+	for (; p < end && *p; p += *p == 1 ? 1 : p[1]) {
+		if (*p == 1)
 			continue;
-		}
-		if (*p == 8) {
+		if (end - p < 2 || p[1] < 2 || p[1] > end - p)
+			return;
+		if (*p == 8 && p[1] == 10) {
 			s->tsval = g32(p + 2);
 			s->tsecr = g32(p + 6);
 		} else if (*p == 5) {
-			s->nsack = (p[1] - 2u) / 8;
+			s->nsack = p[1] >= 34 ? 4 : (p[1] - 2u) / 8;
 			for (unsigned i = 0; i < 2 * s->nsack; i++)
 				s->sack[i] = g32(p + 2 + 4 * i);
 		}
-		p += p[1];
 	}
 }
 
@@ -274,6 +273,8 @@ bool parse_seg(const uint8_t *f, size_t len, bool to_guest, struct seg *s)
 	if (!l4)
 		return false;
 	hlen = (t[12] >> 4) * 4u;
+	if (hlen < 20 || hlen > len - l4)
+		return false;
 	s->gport = (uint16_t)g16(to_guest ? t + 2 : t);
 	s->pport = (uint16_t)g16(to_guest ? t : t + 2);
 	s->seq = g32(t + 4);

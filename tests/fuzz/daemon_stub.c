@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * daemon_stub.c - see daemon_stub.h
+ *
+ * Weak, so that a target that has the real one uses that.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "tests/fuzz/daemon_stub.h"
+
+#define WEAK __attribute__((weak))
+
+unsigned stub_events;
+enum core_event_type stub_last_event;
+
+static struct config config;
+
+void stub_touch(const void *p, size_t n)
+{
+	const volatile uint8_t *b = p;
+
+	for (size_t i = 0; i < n; i++)
+		(void)b[i];
+}
+
+struct daemon *stub_daemon(bool primary)
+{
+	static struct daemon d;
+	static bool done;
+
+	if (!done) {
+		uv_loop_init(&d.loop);
+		uv_timer_init(&d.loop, &d.peer.retry);
+		uv_timer_init(&d.loop, &d.seed_poll);
+		uv_timer_init(&d.loop, &d.linger);
+		d.seed_poll.data = d.peer.retry.data = d.linger.data = &d;
+		strcpy(config.name, "web");
+		strcpy(config.machine, "pc");
+		strcpy(config.host[0].name, "a");
+		strcpy(config.host[1].name, "b");
+		config.nhosts = 2;
+		config.memory = 512 << 20;
+		config.vcpus = 1;
+		done = true;
+	}
+	d.cfg = &config;
+	d.core.role = primary ? CORE_PRIMARY : CORE_SECONDARY;
+	d.core.state = CORE_PROTECTED;
+	for (int i = 0; i < PEER_NCHANNELS; i++)
+		d.peer.fd[i] = -1;
+	d.peer.mute = false;
+	d.peer.up = true;
+	stub_events = 0;
+	return &d;
+}
+
+WEAK void log_line(enum log_level level, const char *fmt, ...)
+{
+	char text[600];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	(void)level;
+}
+
+WEAK void daemon_event(struct daemon *d, struct core_event e)
+{
+	(void)d;
+	stub_events++;
+	stub_last_event = e.type;
+}
+
+WEAK void daemon_fail_start(struct daemon *d, const char *fmt, ...)
+{
+	(void)d;
+	(void)fmt;
+	abort();
+}
+
+WEAK bool daemon_is_primary(const struct daemon *d)
+{
+	return d->core.role == CORE_PRIMARY;
+}
+
+WEAK const char *daemon_state_dir(const struct daemon *d)
+{
+	(void)d;
+	return "/nonexistent";
+}
+
+/* --- descriptors: nothing is watched --- */
+
+WEAK struct watch *watch_new(uv_loop_t *loop, int fd, int events, watch_fn *fn, void *arg)
+{
+	(void)loop, (void)fd, (void)events, (void)fn, (void)arg;
+	return NULL;
+}
+
+WEAK void watch_events(struct watch *w, int events)
+{
+	(void)w, (void)events;
+}
+
+WEAK void watch_free(struct watch *w)
+{
+	(void)w;
+}
+
+/* --- where messages go --- */
+
+WEAK bool nic_message(struct daemon *d, enum peer_type type, uint64_t epoch, const uint8_t *p, size_t len)
+{
+	(void)d, (void)type, (void)epoch;
+	stub_touch(p, len);
+	return len >= sizeof(uint64_t);
+}
+
+WEAK bool checkpoint_boundary(struct daemon *d, uint64_t epoch, const uint8_t *last_read, size_t len)
+{
+	(void)d, (void)epoch;
+	stub_touch(last_read, len);
+	return len == sizeof(uint64_t);
+}
+
+WEAK void checkpoint_peer_applied(struct daemon *d, uint64_t epoch, const uint8_t *p, size_t n)
+{
+	(void)d, (void)epoch;
+	stub_touch(p, n);
+}
+
+WEAK void checkpoint_received(struct daemon *d, uint64_t epoch, uint32_t flags, uint64_t ran_at_ns)
+{
+	(void)d, (void)epoch, (void)flags, (void)ran_at_ns;
+}
+
+WEAK void seed_channel(struct daemon *d, int fd)
+{
+	(void)d;
+	close(fd);
+}
+
+WEAK void seed_peer_ready(struct daemon *d, const uint8_t *p, size_t n)
+{
+	(void)d;
+	stub_touch(p, n);
+}
+
+WEAK void seed_receive(struct daemon *d)
+{
+	(void)d;
+}
+
+WEAK void transfer_on_bulk(void *arg, int events)
+{
+	(void)arg, (void)events;
+}
+
+WEAK void peer_mute(struct daemon *d)
+{
+	d->peer.mute = true;
+}
+
+WEAK void peer_side_closed(struct daemon *d, enum peer_channel channel)
+{
+	(void)d, (void)channel;
+}
+
+WEAK json_t *status_json(struct daemon *d)
+{
+	(void)d;
+	return json_object();
+}
+
+WEAK json_t *explain_json(struct daemon *d, json_t *args)
+{
+	(void)d, (void)args;
+	return json_object();
+}
+
+WEAK json_t *explain_pcap(struct daemon *d, json_t *args)
+{
+	(void)d, (void)args;
+	return json_object();
+}
+
+WEAK int diskman_poll_status(struct daemon *d)
+{
+	(void)d;
+	return 0;
+}
