@@ -33,7 +33,7 @@ def script(runs, path, vcpus):
     plots = ", ".join(f"$data using {column}:xtic(1) title '{TITLES[mode]}' lc rgb '{COLOURS[mode]}'"
                       for column, mode in enumerate(modes, 2))
     return "\n".join([
-        "set terminal pngcairo size 1200,620 font 'sans,11' noenhanced",
+        f"set terminal pngcairo size {240 + 64 * len(rows)},680 font 'sans,11' noenhanced",
         f"set output '{path}'",
         f"set title 'What is left of the unprotected guest ({vcpus} vCPU)'",
         "set style data histogram", "set style histogram clustered gap 1",

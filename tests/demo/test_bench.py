@@ -89,6 +89,9 @@ class ResultsTest(unittest.TestCase):
             self.assertLessEqual(set(load.modes), set(MODES), load.name)
             self.assertTrue(not load.lockstep or "twin" in load.modes, load.name)
 
+    def test_old_figures_are_of_loads_that_exist(self):
+        self.assertLessEqual(set(table.WITHOUT_OFFLOADS), set(BY_NAME))
+
 
 class OutputTest(unittest.TestCase):
     def content(self):
