@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Ratios, medians, tables and the chart's program of `make bench`."""
+import importlib.machinery
+import importlib.util
 import os
 import socket
 import sys
@@ -91,6 +93,40 @@ class ResultsTest(unittest.TestCase):
 
     def test_old_figures_are_of_loads_that_exist(self):
         self.assertLessEqual(set(table.WITHOUT_OFFLOADS), set(BY_NAME))
+
+
+class LoadgenTest(unittest.TestCase):
+    def setUp(self):
+        path = os.path.join(HERE, "../../bench/loadgen")
+        loader = importlib.machinery.SourceFileLoader("loadgen", path)
+        self.loadgen = importlib.util.module_from_spec(
+            importlib.util.spec_from_loader("loadgen", loader))
+        loader.exec_module(self.loadgen)
+
+    def test_every_load_can_be_run(self):
+        self.assertLessEqual({load.kind for load in LOADS}, set(self.loadgen.KINDS))
+
+    def iperf3(self, *outputs):
+        """iperf3_measure() when iperf3 says @outputs in turn."""
+        with mock.patch.object(self.loadgen, "run", side_effect=[(out, "") for out in outputs]) as run:
+            found = self.loadgen.iperf3_measure(BY_NAME["iperf3-from-8"],
+                                                mock.Mock(ip="192.0.2.1"), 1)
+        return found, run.call_args.args[0]
+
+    def test_iperf3_counts_what_arrived(self):
+        found, args = self.iperf3('{"end": {"sum_sent": {"bits_per_second": 3e9},'
+                                  ' "sum_received": {"bits_per_second": 2e9}}}')
+        self.assertEqual(found["value"], 2.0)
+        self.assertEqual(args[-4:], ["1", "-P", "8", "-R"])
+
+    def test_iperf3_knocks_again(self):
+        found, _ = self.iperf3('{"end": {}, "error": "reset by peer"}',
+                               '{"end": {"sum_received": {"bits_per_second": 1e9}}}')
+        self.assertEqual(found["value"], 1.0)
+
+    def test_iperf3_that_never_answers_is_an_error(self):
+        with mock.patch.object(self.loadgen, "IPERF3_DOOR", -2), self.assertRaises(ValueError):
+            self.iperf3('{"end": {}, "error": "reset by peer"}')
 
 
 class OutputTest(unittest.TestCase):
