@@ -198,7 +198,7 @@ static void on_marker(struct nic *n, uint64_t now)
 /* in the PVM's numbers */
 static void translated_output(struct nic *n, const uint8_t *frame, size_t len, uint64_t now)
 {
-	announce_learn(&n->who, frame, len);
+	announce_learn(&n->who, frame, len, now);
 	framelog_add(&n->output, 0, now, frame, len);
 	nudge_saw(n->nudge, frame, len, now);
 	if (peer_has_room(&n->d->peer))

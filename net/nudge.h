@@ -20,7 +20,7 @@ struct nudge *nudge_new(size_t max_flows);
 void nudge_free(struct nudge *n);
 /* a frame of the SVM in the client's numbers */
 void nudge_saw(struct nudge *n, const uint8_t *frame, size_t len, uint64_t now_us);
-/* One message for each IPv4 TCP connection used since since_us. Frames are valid during the call. */
+/* One message for each TCP connection used since since_us, in its VLAN. Frames are valid during the call. */
 void nudge_send(struct nudge *n, uint64_t since_us,
 		void (*send)(void *arg, const uint8_t *frame, size_t len), void *arg);
 
