@@ -85,7 +85,8 @@ void cm_mismatch(struct cm *cm, struct flow *fl, enum cm_kind kind)
 		return;
 	explain_mismatch(cm, fl, kind);
 	fl->bad = true;
-	cm_drop_said(cm, fl);
+	if (fl->node.key.type == FRAME_TCP) /* other datagrams of a flow may still be alike */
+		cm_drop_said(cm, fl);
 	want(cm, CM_MISMATCH);
 }
 
@@ -141,7 +142,7 @@ struct buf *cm_keep(struct cm *cm, struct flow *fl, uint32_t n)
 {
 	struct buf *b = get_buf(cm, n, false);
 
-	if (b)
+	if (b && fl)
 		cm_busy(cm, fl);
 	return b;
 }
@@ -150,6 +151,7 @@ static void free_held(struct cm *cm, struct buf *b)
 {
 	cm->stats.held_packets--;
 	cm->stats.held_bytes -= b->len;
+	dgram_unindex(b);
 	pool_put(&cm->pool, b);
 }
 
@@ -160,10 +162,11 @@ void cm_drop(struct cm *cm, struct flow *fl, struct buf *b)
 	free_held(cm, b);
 }
 
-void cm_let_go(struct cm *cm, struct flow *fl, struct buf *b)
+void cm_let_go(struct cm *cm, struct buf *b)
 {
 	cm_emit(cm, b->data, b->len);
-	cm_drop(cm, fl, b);
+	buf_age_unlink(&cm->age, b);
+	free_held(cm, b);
 }
 
 void cm_drop_held(struct cm *cm, struct flow *fl)
@@ -180,7 +183,10 @@ void cm_drop_said(struct cm *cm, struct flow *fl)
 
 	while ((b = fl->said.head)) {
 		buf_unlink(&fl->said, b);
-		pool_put(&cm->pool, b);
+		if (b->flow)
+			dgram_forget(cm, b);
+		else
+			pool_put(&cm->pool, b);
 	}
 	fl->said_bytes = 0;
 }
@@ -262,6 +268,8 @@ static void flow_drop(void *opaque, struct flow_node *n)
 	cm_drop_said(cm, fl);
 	cm_drop_owed(cm, fl);
 	not_busy(cm, fl);
+	for (struct buf *b = fl->held.head; b; b = b->next)
+		dgram_unindex(b);
 	fl->held = (struct buf_list){ 0 };
 }
 
@@ -280,7 +288,7 @@ void cm_sync(struct cm *cm, struct flow *fl)
 	cm_drop_said(cm, fl);
 }
 
-static struct flow *flow_of(struct cm *cm, const struct flow_key *k, uint64_t now)
+struct flow *cm_flow(struct cm *cm, const struct flow_key *k, uint64_t now)
 {
 	struct flow_node *n = flow_find(&cm->flows, k);
 	struct flow *fl;
@@ -345,6 +353,7 @@ static void draw_boundary(struct cm *cm, uint64_t epoch)
 	struct flow *fl;
 
 	age_to_before(cm);
+	frag_forget(cm);
 	cm->epoch = epoch;
 	while ((fl = cm->busy)) {
 		owed_to_before(cm, fl);
@@ -382,6 +391,7 @@ static void serve_all(struct cm *cm, uint64_t now)
 
 static void forget_flows(struct cm *cm)
 {
+	frag_forget(cm);
 	flow_clear(&cm->flows);
 }
 
@@ -404,8 +414,12 @@ static void compare_pvm(struct cm *cm, const struct frame *f, uint64_t now)
 	struct flow *fl;
 
 	look_at(cm, f, false, now);
+	if (f->type == FRAME_FRAG) {
+		frag_from_pvm(cm, f, now);
+		return;
+	}
 	flow_key_from_guest(&k, f);
-	fl = flow_of(cm, &k, now);
+	fl = cm_flow(cm, &k, now);
 	if (!fl) {
 		cm_full(cm, CM_KIND_FLOWS);
 		hold_alone(cm, f, now);
@@ -416,14 +430,24 @@ static void compare_pvm(struct cm *cm, const struct frame *f, uint64_t now)
 	}
 }
 
+/* What holds no word of an application, and acknowledges none, leaves at once: neighbours' talk, and
+ * ICMP errors, which repeat to a peer what it sent. They are as unreliable as the network, and rate limits
+ * make them a matter of timing. */
+static bool passes(const struct frame *f)
+{
+	return f->type == FRAME_PASS || f->error;
+}
+
 void cm_from_pvm(struct cm *cm, const uint8_t *frame, size_t len, uint64_t now)
 {
 	struct frame f;
 
 	peers_tell(cm);
-	if (frame_parse(&f, frame, len) == FRAME_BAD)
+	if (frame_parse(&f, frame, len) == FRAME_PASS)
+		neigh_from_pvm(&cm->neigh, &f, now);
+	if (f.type == FRAME_BAD)
 		cm->stats.dropped++;
-	else if (cm->mode == CM_PASS || f.type == FRAME_PASS)
+	else if (cm->mode == CM_PASS || passes(&f))
 		cm_emit(cm, frame, f.len);
 	else if (cm->mode == CM_HOLD)
 		hold_alone(cm, &f, now);
@@ -432,10 +456,27 @@ void cm_from_pvm(struct cm *cm, const uint8_t *frame, size_t len, uint64_t now)
 	tell(cm);
 }
 
-void cm_from_svm(struct cm *cm, uint64_t epoch, const uint8_t *frame, size_t len, uint64_t now)
+static void compare_svm(struct cm *cm, const struct frame *f, uint64_t now)
 {
 	struct flow_key k;
 	struct flow *fl;
+
+	if (f->type == FRAME_FRAG) {
+		frag_from_svm(cm, f, now);
+		return;
+	}
+	flow_key_from_guest(&k, f);
+	fl = cm_flow(cm, &k, now);
+	if (!fl)
+		cm_full(cm, CM_KIND_FLOWS);
+	else if (f->type == FRAME_TCP)
+		tcp_from_svm(cm, fl, f, now);
+	else
+		dgram_from_svm(cm, fl, f, now);
+}
+
+void cm_from_svm(struct cm *cm, uint64_t epoch, const uint8_t *frame, size_t len, uint64_t now)
+{
 	struct frame f;
 
 	peers_tell(cm);
@@ -445,19 +486,17 @@ void cm_from_svm(struct cm *cm, uint64_t epoch, const uint8_t *frame, size_t len
 		cm->stats.stale_svm_frames++;
 		return;
 	}
-	if (frame_parse(&f, frame, len) == FRAME_BAD || f.type == FRAME_PASS)
+	if (frame_parse(&f, frame, len) == FRAME_BAD)
 		return;
+	if (passes(&f)) {
+		if (neigh_svm_may_ask(&cm->neigh, &f, now))
+			cm_emit(cm, frame, f.len);
+		return;
+	}
 	cm_held(cm, epoch, now);
 	cm_svm_runs(cm, now);
 	look_at(cm, &f, true, now);
-	flow_key_from_guest(&k, &f);
-	fl = flow_of(cm, &k, now);
-	if (!fl)
-		cm_full(cm, CM_KIND_FLOWS);
-	else if (f.type == FRAME_TCP)
-		tcp_from_svm(cm, fl, &f, now);
-	else
-		dgram_from_svm(cm, fl, &f, now);
+	compare_svm(cm, &f, now);
 	tell(cm);
 }
 
@@ -465,8 +504,14 @@ void cm_from_client(struct cm *cm, const uint8_t *frame, size_t len, uint64_t no
 {
 	struct frame *f = &cm->peers[cm->npeers].frame;
 
-	if (cm->mode == CM_COMPARE && frame_parse(f, frame, len) == FRAME_TCP)
+	if (cm->mode != CM_COMPARE || frame_parse(f, frame, len) == FRAME_BAD)
+		return;
+	if (f->type == FRAME_TCP)
 		peers_note(cm, now);
+	else if (f->type == FRAME_PASS)
+		neigh_from_peer(&cm->neigh, f, now);
+	else if (f->type != FRAME_FRAG)
+		dgram_from_peer(cm, f, now);
 }
 
 void cm_boundary(struct cm *cm, uint64_t epoch, uint64_t now)
@@ -517,16 +562,16 @@ void cm_set_mode(struct cm *cm, enum cm_mode mode, uint64_t now)
 	if (mode == cm->mode)
 		return;
 	cm->mode = mode;
-	if (mode == CM_PASS) {
-		free_list(cm, &cm->before, true);
-		free_list(cm, &cm->age, true);
-		for (struct flow *fl = cm->busy; fl; fl = fl->bnext)
-			fl->owed = NULL;
-		free_list(cm, &cm->acks, true);
-		cm->wanted = cm->tell = false;
-		cm->epoch = cm->held_epoch = 0;
-	}
+	for (struct flow *fl = cm->busy; mode == CM_PASS && fl; fl = fl->bnext)
+		fl->owed = NULL; /* stays on `acks` */
 	forget_flows(cm);
+	if (mode != CM_PASS)
+		return;
+	free_list(cm, &cm->before, true);
+	free_list(cm, &cm->age, true);
+	free_list(cm, &cm->acks, true);
+	cm->wanted = cm->tell = false;
+	cm->epoch = cm->held_epoch = 0;
 }
 
 static uint64_t limit_at(const struct cm *cm, const struct buf *b, uint64_t wait)
@@ -547,12 +592,28 @@ uint64_t cm_next_tick(const struct cm *cm)
 	return frames < acks ? frames : acks;
 }
 
+/* Something that is held has waited long enough: is it missing, or a datagram instead of which the SVM said
+ * something else? */
+static void give_up_waiting(struct cm *cm, uint64_t now)
+{
+	uint64_t wait = cm_patience(cm);
+
+	cm->at_time = now;
+	for (struct buf *b = cm->age.head; b && limit_at(cm, b, wait) <= now; b = b->anext) {
+		if (b->flow && b->flow->said.head) {
+			cm_mismatch(cm, b->flow, CM_KIND_DATAGRAM);
+			return;
+		}
+	}
+	explain_missing(cm, now);
+	want(cm, CM_MISSING);
+}
+
 uint64_t cm_tick(struct cm *cm, uint64_t now)
 {
 	peers_tell(cm);
 	if (cm_next_tick(cm) <= now) {
-		explain_missing(cm, now);
-		want(cm, CM_MISSING);
+		give_up_waiting(cm, now);
 		tell(cm);
 	}
 	return cm_next_tick(cm);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
  * cm_priv.h - shared by the files of the comparing module: cm.c, tcp_cmp.c, tcp_syn.c, tcp_leave.c,
- * dgram_cmp.c, explain.c
+ * dgram_cmp.c, frag.c, explain.c
  */
 #ifndef COLO_NET_CM_PRIV_H
 #define COLO_NET_CM_PRIV_H
 
 #include "flow.h"
 #include "frame.h"
+#include "neigh.h"
 #include "net.h"
 #include "pool.h"
 
@@ -93,6 +94,28 @@ struct peer_segment {
 	struct frame frame; /* without data */
 };
 
+/* datagrams that the peer sent in a flow and the guest did not answer; see dgram_cmp.c */
+struct dgram_request {
+	uint32_t hash, n; /* of the flow */
+	uint64_t time;    /* of the last */
+};
+
+/* a datagram of which not all fragments are there; see frag.c */
+struct frag_group {
+	struct flow_key key;
+	uint32_t id;
+	bool pvm, ended;         /* ended: the last one is there */
+	unsigned n;
+	uint32_t have, total;    /* bytes */
+	uint64_t time;           /* of the first that came */
+	struct buf *head, *tail; /* chained by `more` */
+};
+
+#define CM_DGRAM_CHAINS 16384u
+#define CM_REQUESTS 4096u
+#define CM_FRAG_GROUPS 64u
+#define CM_FRAG_PIECES 128u
+
 struct cm {
 	struct cm_config cfg;
 	struct cm_ops ops;
@@ -120,6 +143,12 @@ struct cm {
 	struct history *history;
 	struct peer_segment peers[CM_PEERS];
 	unsigned npeers;
+	struct buf_list heard;  /* the SVM's datagrams that the PVM did not send yet, by age */
+	struct buf *dgrams[CM_DGRAM_CHAINS]; /* index of the datagrams of all flows */
+	struct dgram_request requests[CM_REQUESTS];
+	struct frag_group frags[CM_FRAG_GROUPS];
+	unsigned nfrags;
+	struct neigh neigh;
 	uint8_t scratch[NET_FRAME_MAX];
 };
 
@@ -137,23 +166,26 @@ void explain_full(struct cm *cm, enum cm_kind kind);
 /* cm.c */
 /* kind: which bound was met */
 void cm_full(struct cm *cm, enum cm_kind kind);
-/* The VMs differ, TCP: at `matched`; else: at the heads of the flow's queues. One of the two is in the frame
- * that is being looked at. */
+/* The VMs differ, TCP: at `matched`, and one of the two is in the frame that is being looked at; else both
+ * hold datagrams that the other has not said. */
 void cm_mismatch(struct cm *cm, struct flow *fl, enum cm_kind kind);
 /* how long a frame may wait for the SVM's */
 uint64_t cm_patience(const struct cm *cm);
 void cm_emit(struct cm *cm, const uint8_t *frame, uint32_t len);
 /* a copy of the frame in the list `age`; NULL: too much is held, the frame is lost */
 struct buf *cm_hold(struct cm *cm, const struct frame *f, uint64_t now);
-/* a buffer for n bytes of the SVM, or of an acknowledgement of the PVM */
+/* a buffer for n bytes of the SVM, or of an acknowledgement of the PVM; fl: or NULL */
 struct buf *cm_keep(struct cm *cm, struct flow *fl, uint32_t n);
-/* a frame that the flow holds is released, or has been: it is unlinked and freed */
-void cm_let_go(struct cm *cm, struct flow *fl, struct buf *b);
+/* a held frame that is on no flow's list leaves */
+void cm_let_go(struct cm *cm, struct buf *b);
+/* a frame that the flow holds has left, or shall not: it is unlinked and freed */
 void cm_drop(struct cm *cm, struct flow *fl, struct buf *b);
 void cm_drop_held(struct cm *cm, struct flow *fl);
 void cm_drop_said(struct cm *cm, struct flow *fl);
 void cm_drop_owed(struct cm *cm, struct flow *fl);
 void cm_busy(struct cm *cm, struct flow *fl);
+/* the flow, in the current epoch; NULL: no room for it */
+struct flow *cm_flow(struct cm *cm, const struct flow_key *k, uint64_t now);
 /* the SVM said at `now` what the PVM said at `then` */
 void cm_lag(struct cm *cm, uint64_t then, uint64_t now);
 
@@ -221,5 +253,24 @@ void tcp_new_epoch(struct flow *fl, bool was_held);
 /* dgram_cmp.c */
 void dgram_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
 void dgram_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
+void dgram_from_peer(struct cm *cm, const struct frame *f, uint64_t now);
+/* the same for one in fragments: b is the first, `at` the length of the body; b is theirs from then on */
+void dgram_from_pvm_whole(struct cm *cm, struct flow *fl, const struct frame *f, struct buf *b,
+	uint64_t now);
+void dgram_from_svm_whole(struct cm *cm, struct flow *fl, const struct frame *f, struct buf *b,
+	uint64_t now);
+/* a held frame is about to be freed, or its flow */
+void dgram_unindex(struct buf *b);
+/* one that the SVM said, unlinked from its flow, is freed */
+void dgram_forget(struct cm *cm, struct buf *b);
+void dgram_put_chain(struct cm *cm, struct buf *b);
+/* offset of the first byte of the bodies that differs */
+uint32_t dgram_difference(const struct buf *a, const struct buf *b);
+
+/* frag.c */
+void frag_from_pvm(struct cm *cm, const struct frame *f, uint64_t now);
+void frag_from_svm(struct cm *cm, const struct frame *f, uint64_t now);
+/* what is incomplete: the PVM's frames wait for the next boundary, the SVM's are freed */
+void frag_forget(struct cm *cm);
 
 #endif

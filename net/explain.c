@@ -294,30 +294,46 @@ static void set_window(struct cm_report *r, const struct flow *fl, const struct 
 
 /* --- datagrams --- */
 
-static uint32_t first_difference(const uint8_t *a, uint32_t an, const uint8_t *b, uint32_t bn)
+/* Two that differ: the one just come and the oldest of the other VM, or the two that waited for longest. */
+static const struct buf *differing(const struct cm *cm, const struct flow *fl, bool svm)
 {
-	uint32_t n = an < bn ? an : bn, i = 0;
+	const struct buf_list *l = svm ? &fl->said : &fl->held;
 
-	while (i < n && a[i] == b[i])
-		i++;
-	return i;
+	return cm->at && cm->at_svm == svm ? l->tail : l->head;
 }
 
+static void set_body(struct cm_side *s, const struct buf *b, uint32_t at)
+{
+	struct window w = { .start = at - CM_EXCERPT };
+	uint32_t pos = 0;
+
+	s->known = true;
+	s->value = b->at;
+	for (; b; b = b->more) {
+		put(&w, pos, b->body_len, b->data + b->off);
+		pos += b->body_len;
+	}
+	cut_out(s, &w);
+}
+
+/* the ports, or ICMP's type, of a datagram in fragments are known to its flow only */
 static void set_datagram(struct cm_report *r, const struct cm *cm, const struct flow *fl)
 {
-	const struct buf *b = cm->at_svm ? fl->held.head : fl->said.head;
-	const struct frame *f = cm->at;
-	const uint8_t *here = f->data + f->body, *there = b->data + b->off;
-	struct cm_side *h = cm->at_svm ? &r->svm : &r->pvm, *t = cm->at_svm ? &r->pvm : &r->svm;
+	const struct buf *p = differing(cm, fl, false), *s = differing(cm, fl, true);
+	const struct flow_key *k = &fl->node.key;
+	struct frame f;
 
+	frame_parse(&f, p->data, p->len);
+	set_flow(r, &f);
+	r->gport = k->type == FRAME_ICMP ? 0 : k->gport;
+	r->pport = k->type == FRAME_ICMP ? 0 : k->pport;
+	r->icmp = k->type == FRAME_ICMP ? k->gport : 0;
+	r->fragment = p->more || s->more;
 	r->origin = CM_OF_PACKET;
-	r->offset = first_difference(here, f->body_len, there, b->body_len);
-	set_bytes(h, here, f->body_len, r->offset);
-	set_bytes(t, there, b->body_len, r->offset);
-	h->value = f->body_len;
-	t->value = b->body_len;
-	if (cm->at_svm)
-		r->waited_us = time_since(b->time, r->time_us);
+	r->offset = dgram_difference(p, s);
+	set_body(&r->pvm, p, r->offset);
+	set_body(&r->svm, s, r->offset);
+	r->waited_us = time_since(p->time, r->time_us);
 }
 
 /* --- frames for the capture --- */
@@ -325,8 +341,11 @@ static void set_datagram(struct cm_report *r, const struct cm *cm, const struct 
 /* b, and what is held behind it */
 static void capture_held(const struct cm *cm, const struct cm_report *r, const struct buf *b, int max)
 {
-	for (int i = 0; b && i < max; i++, b = b->next)
+	for (int i = 0; b && i < max; i++, b = b->next) {
 		cm->capture(cm->capture_opaque, r, false, b->time, b->data, b->len);
+		for (const struct buf *m = b->flow ? b->more : NULL; m && ++i < max; m = m->more)
+			cm->capture(cm->capture_opaque, r, false, m->time, m->data, m->len);
+	}
 }
 
 static void capture_mismatch(const struct cm *cm, const struct cm_report *r, const struct flow *fl)
@@ -335,10 +354,10 @@ static void capture_mismatch(const struct cm *cm, const struct cm_report *r, con
 
 	if (!cm->capture)
 		return;
-	if (!cm->at_svm)
+	if (cm->at && !cm->at_svm && fl->node.key.type == FRAME_TCP)
 		cm->capture(cm->capture_opaque, r, false, cm->at_time, cm->at->data, cm->at->len);
 	capture_held(cm, r, tcp ? held_at(fl, fl->tcp.matched) : fl->held.head, CAPTURES);
-	if (cm->at_svm)
+	if (cm->at && cm->at_svm)
 		cm->capture(cm->capture_opaque, r, true, cm->at_time, cm->at->data, cm->at->len);
 }
 
@@ -348,12 +367,13 @@ void explain_mismatch(struct cm *cm, const struct flow *fl, enum cm_kind kind)
 {
 	struct cm_report *r;
 
-	if (kind == CM_KIND_DATAGRAM && cm->at->type == FRAME_FRAG)
+	if (kind == CM_KIND_DATAGRAM && (differing(cm, fl, false)->more || differing(cm, fl, true)->more))
 		kind = CM_KIND_FRAGMENT;
 	r = begin(cm, CM_MISMATCH, kind, cm->at_time);
 	if (!r)
 		return;
-	set_flow(r, cm->at);
+	if (fl->node.key.type == FRAME_TCP)
+		set_flow(r, cm->at);
 	if (kind == CM_KIND_SYN)
 		set_syn(r, cm, fl);
 	else if (kind == CM_KIND_REPEAT)

@@ -13,15 +13,9 @@ enum {
 	IP_FRAG = 44, IP_ICMP6 = 58, IP_DSTOPT = 60,
 	VNET_NEEDS_CSUM = 1,
 	TCP_HLEN = 20, TCP_WINDOW = 14, TCP_CSUM = 16, UDP_HLEN = 8, IP6_HLEN = 40, IP6_EXT_MAX = 8,
+	ICMP_HLEN = 8, ICMP_BODY = 4, /* type, code and checksum are not body */
+	ICMP4_ERROR_MAX = 576, ICMP6_ERROR_MAX = 1280, /* RFC 1812 4.3.2.3, RFC 4443 2.4 (c) */
 };
-
-/* the one accessor: n bytes at off, or NULL; nothing beyond `len` of the frame is ever read */
-static const uint8_t *frame_at(const struct frame *f, uint32_t off, uint32_t n)
-{
-	if (off > f->len || n > f->len - off)
-		return NULL;
-	return f->data + off;
-}
 
 static void set_body(struct frame *f, uint32_t off, uint32_t end)
 {
@@ -95,7 +89,7 @@ static enum frame_type parse_udp(struct frame *f, uint32_t end)
 	if (!p || end - f->l4 < UDP_HLEN)
 		return FRAME_IP;
 	ulen = frame_be16(p + 4);
-	if (ulen < UDP_HLEN || ulen > end - f->l4)
+	if (ulen != end - f->l4) /* what lies behind would be neither header nor payload */
 		return FRAME_IP;
 	f->sport = frame_be16(p);
 	f->dport = frame_be16(p + 2);
@@ -103,20 +97,46 @@ static enum frame_type parse_udp(struct frame *f, uint32_t end)
 	return FRAME_UDP;
 }
 
+static bool is_echo(const struct frame *f, uint8_t type)
+{
+	return f->family == 4 ? type == 0 || type == 8 : type == 128 || type == 129;
+}
+
+/* neighbour and router discovery, redirect, multicast listeners */
+static bool is_icmp6_of_link(const struct frame *f, uint8_t type)
+{
+	return f->family == 6 && ((type >= 130 && type <= 137) || type == 143);
+}
+
+/* the message at l4 ends at `end`: does it quote a packet that its receiver sent, and not much more? */
+static bool is_icmp_error(const struct frame *f, uint8_t type, uint32_t end)
+{
+	bool v6 = f->family == 6;
+	const uint8_t *quoted = frame_at(f, f->l4 + ICMP_HLEN, v6 ? IP6_HLEN : 20u);
+	const uint8_t *ip = f->data + f->l3;
+	uint32_t hlen = v6 ? IP6_HLEN : 20;
+
+	if (v6 ? type < 1 || type > 4 : type != 3 && type != 4 && type != 5 && type != 11 && type != 12)
+		return false;
+	if (!quoted || end < f->l4 + ICMP_HLEN + hlen || quoted[0] >> 4 != f->family ||
+	    end - f->l3 > (v6 ? ICMP6_ERROR_MAX : ICMP4_ERROR_MAX))
+		return false;
+	return memcmp(quoted + (v6 ? 8 : 12), ip + (v6 ? 24 : 16), v6 ? 16 : 4) == 0;
+}
+
 /* the key of an echo is its id, of anything else its type and code; the body leaves the checksum out */
 static enum frame_type parse_icmp(struct frame *f, uint32_t end)
 {
-	const uint8_t *p = frame_at(f, f->l4, 8);
-	bool echo;
+	const uint8_t *p = frame_at(f, f->l4, ICMP_HLEN);
 
-	if (!p || end - f->l4 < 8)
+	if (!p || end - f->l4 < ICMP_HLEN)
 		return FRAME_IP;
-	if (f->family == 6 && ((p[0] >= 130 && p[0] <= 137) || p[0] == 143))
+	f->sport = frame_be16(p);
+	if (is_icmp6_of_link(f, p[0]))
 		return FRAME_PASS;
-	echo = f->family == 4 ? p[0] == 0 || p[0] == 8 : p[0] == 128 || p[0] == 129;
-	f->sport = frame_be16(p); /* type and code */
-	f->extra = echo ? frame_be16(p + 4) : 0;
-	set_body(f, f->l4 + 4, end);
+	f->error = is_icmp_error(f, p[0], end);
+	f->extra = is_echo(f, p[0]) ? frame_be16(p + 4) : 0;
+	set_body(f, f->l4 + ICMP_BODY, end);
 	return FRAME_ICMP;
 }
 
@@ -221,6 +241,27 @@ static enum frame_type parse_l3(struct frame *f)
 	}
 }
 
+/* IEEE 802.1Q 8.6.3: group addresses 01:80:c2:00:00:0x, which no bridge forwards (STP, LACP, LLDP, ...) */
+static bool stays_on_link(const uint8_t *dst)
+{
+	static const uint8_t reserved[5] = { 0x01, 0x80, 0xc2, 0x00, 0x00 };
+
+	return dst[0] == reserved[0] && memcmp(dst, reserved, 5) == 0 && dst[5] < 16;
+}
+
+static void skip_tags(struct frame *f)
+{
+	for (int i = 0; i < 2 && (f->ethertype == ETH_VLAN || f->ethertype == ETH_QINQ); i++) {
+		const uint8_t *p = frame_at(f, f->l3, 4);
+
+		if (!p)
+			return;
+		f->vlan = f->vlan << 16 | 0x1000 | (frame_be16(p) & 0xfff);
+		f->ethertype = frame_be16(p + 2);
+		f->l3 += 4;
+	}
+}
+
 enum frame_type frame_parse(struct frame *f, const uint8_t *data, size_t len)
 {
 	memset(f, 0, sizeof(*f));
@@ -231,20 +272,49 @@ enum frame_type frame_parse(struct frame *f, const uint8_t *data, size_t len)
 	f->partial = data[0] & VNET_NEEDS_CSUM;
 	f->ethertype = frame_be16(data + FRAME_ETH + 12);
 	f->l3 = FRAME_ETH + FRAME_ETH_HLEN;
-	for (int i = 0; i < 2 && (f->ethertype == ETH_VLAN || f->ethertype == ETH_QINQ); i++) {
-		const uint8_t *p = frame_at(f, f->l3, 4);
-
-		if (!p)
-			break;
-		f->vlan = 0x1000 | (frame_be16(p) & 0xfff);
-		f->ethertype = frame_be16(p + 2);
-		f->l3 += 4;
-	}
+	skip_tags(f);
 	set_body(f, f->l3, f->len);
+	if (stays_on_link(data + FRAME_ETH))
+		return f->type = FRAME_PASS;
 	f->type = parse_l3(f);
 	if (f->type == FRAME_OTHER)
 		set_body(f, f->l3, f->len);
 	return f->type;
+}
+
+uint32_t frame_frag_offset(const struct frame *f)
+{
+	return f->family == 4 ? (f->frag & 0x1fffu) * 8 : f->frag & 0xfff8u;
+}
+
+bool frame_frag_more(const struct frame *f)
+{
+	return f->frag & (f->family == 4 ? 0x2000 : 1);
+}
+
+uint32_t frame_frag_id(const struct frame *f)
+{
+	return f->family == 4 ? frame_be16(f->data + f->l3 + 4) : frame_be32(f->data + f->l4 + 4);
+}
+
+uint32_t frame_frag_whole(struct frame *f, const uint8_t *first, uint32_t n, uint32_t len)
+{
+	f->type = FRAME_IP;
+	if (n < 8)
+		return 0;
+	if (f->proto == IP_UDP && frame_be16(first + 4) == len) {
+		f->type = FRAME_UDP;
+		f->sport = frame_be16(first);
+		f->dport = frame_be16(first + 2);
+		return UDP_HLEN;
+	}
+	if (f->proto == (f->family == 4 ? IP_ICMP : IP_ICMP6)) {
+		f->type = FRAME_ICMP;
+		f->sport = frame_be16(first);
+		f->extra = is_echo(f, first[0]) ? frame_be16(first + 4) : 0;
+		return ICMP_BODY;
+	}
+	return 0;
 }
 
 static uint32_t csum_fold(uint32_t sum)

@@ -20,9 +20,10 @@
 
 enum frame_type {
 	FRAME_BAD,   /* not even an Ethernet header, or beyond NET_FRAME_MAX */
-	FRAME_OTHER, /* no IP, or a broken IP header */
-	FRAME_PASS,  /* ARP, RARP, ND, MLD, IGMP: neighbours talk, not applications */
-	FRAME_IP,    /* IP, nothing closer known; body: the IP payload */
+	FRAME_OTHER, /* no IP, or a broken IP header; body: all behind the Ethernet header and tags */
+	FRAME_PASS,  /* ARP, RARP, ND, MLD, IGMP, what bridges keep to a link: neighbours talk, not
+	              * applications */
+	FRAME_IP,    /* IP, nothing closer known, or a broken transport header; body: the IP payload */
 	FRAME_FRAG,  /* an IP fragment; body: its payload */
 	FRAME_ICMP,  /* ICMP or ICMPv6; body: from the type on, without the checksum */
 	FRAME_UDP,   /* body: the UDP payload */
@@ -41,13 +42,14 @@ struct frame {
 	uint32_t len;
 	enum frame_type type;
 	bool partial;   /* the checksum field has the pseudo-header's sum only: the rest is left to do */
+	bool error;     /* ICMP: an error message that quotes what its receiver sent, and little else */
 	uint8_t family; /* 0, 4, 6 */
 	uint8_t proto;
 	uint16_t ethertype;
-	uint16_t vlan;     /* 0: none, else 0x1000 | VLAN id */
 	uint16_t frag;     /* IPv4: offset and flags; IPv6: low bits of the fragment header */
+	uint32_t vlan;     /* 0: none, else 0x1000 | VLAN id; the outer of two likewise, 16 bits up */
 	uint16_t extra;    /* ICMP: id of an echo, or type and code */
-	uint16_t sport, dport;
+	uint16_t sport, dport; /* ICMP: sport is type and code */
 	uint32_t l3, l4;   /* offsets */
 	uint32_t body, body_len;
 	/* TCP */
@@ -61,6 +63,23 @@ struct frame {
 };
 
 enum frame_type frame_parse(struct frame *f, const uint8_t *data, size_t len);
+
+/* the one accessor: n bytes at off, or NULL; nothing beyond the frame is ever read */
+static inline const uint8_t *frame_at(const struct frame *f, uint32_t off, uint32_t n)
+{
+	if (off > f->len || n > f->len - off)
+		return NULL;
+	return f->data + off;
+}
+
+/* An IP fragment: where its body belongs in the datagram, whether more follow, and the datagram's number.
+ * IPv4 numbers have 16 bits. */
+uint32_t frame_frag_offset(const struct frame *f);
+bool frame_frag_more(const struct frame *f);
+uint32_t frame_frag_id(const struct frame *f);
+/* All of the datagram is known of which f is a fragment: `len` bytes, which begin with the n at `first`.
+ * Sets f's type, ports and extra as if it had come in one piece; returns how many bytes are not body. */
+uint32_t frame_frag_whole(struct frame *f, const uint8_t *first, uint32_t n, uint32_t len);
 
 static inline uint16_t frame_be16(const uint8_t *p)
 {

@@ -47,7 +47,7 @@ const char *cm_cause_name(enum cm_cause c);
 	X(REPEAT, "repeat")       /* the PVM repeats bytes, or its FIN, in another way */   \
 	X(SYN, "syn-options")     /* TCP options of the SYN */                              \
 	X(DATAGRAM, "datagram")   /* content or length of a packet that is not TCP */       \
-	X(FRAGMENT, "fragment")   /* of an IP fragment */                                   \
+	X(FRAGMENT, "fragment")   /* of a datagram in IP fragments */                         \
 	/* missing */                                                                       \
 	X(NO_ANSWER, "no-answer") /* the SVM has not said what the PVM said */              \
 	X(NO_SYN, "no-syn")       /* it has not opened the connection */                    \
@@ -158,7 +158,7 @@ struct cm_side {
 	bool fin, rst;  /* here it ended the stream; it reset the connection */
 	uint8_t before, after;
 	uint8_t data[2 * CM_EXCERPT];
-	uint64_t value; /* datagram, fragment: length; no-ack: bytes acknowledged; window: its bytes. Of full the
+	uint64_t value; /* datagram: length of its body; no-ack: bytes acknowledged; window: its bytes. Of full the
 	                 * PVM's is what there is, the SVM's the bound */
 };
 

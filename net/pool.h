@@ -14,10 +14,19 @@ struct buf {
 	struct buf *prev, *next;   /* in its flow, or in the list before a boundary */
 	struct buf *aprev, *anext; /* by age, over all flows */
 	uint64_t time, epoch;      /* when, and in which epoch, the PVM sent it */
-	uint32_t seq, end;         /* TCP: of the first payload byte, and after payload and FIN */
+	union {
+		struct { /* TCP: of the first payload byte, and after payload and FIN */
+			uint32_t seq, end, ack;
+		};
+		struct { /* datagrams: dgram_cmp.c */
+			uint32_t hash, cut, at;
+		};
+	};
 	uint32_t off, body_len;    /* payload in data */
-	uint32_t ack;
 	uint32_t len, room;        /* of data */
+	struct flow *flow;         /* datagrams: found in the index for this flow, or NULL */
+	struct buf *chain, **pchain; /* of the index */
+	struct buf *more;          /* the next fragment of this datagram */
 	uint8_t class, flags;      /* pool's class; TCP flags */
 	uint8_t shut;              /* owed: only because the SVM's window is closed */
 	uint8_t data[];

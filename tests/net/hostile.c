@@ -3,11 +3,14 @@
  * hostile.c - see hostile.h
  */
 #include "hostile.h"
+#include "net/nudge.h"
 #include "net_test.h"
 
 struct state {
 	struct cm *cm;
 	struct tr *tr;
+	struct nudge *nudge;
+	uint64_t nudges;
 	uint64_t now, epoch;
 	uint64_t in, out, syns, wants, captured;
 	uint8_t waited[2048];
@@ -69,10 +72,12 @@ static void translate(struct state *s, bool to_svm, const uint8_t *frame, size_t
 
 	if (len)
 		memcpy(copy, frame, len);
-	if (to_svm)
+	if (to_svm) {
 		tr_to_svm(s->tr, copy, len, s->now);
-	else if (tr_from_svm(s->tr, copy, len, s->now))
+	} else if (tr_from_svm(s->tr, copy, len, s->now)) {
+		nudge_saw(s->nudge, copy, len, s->now);
 		cm_from_svm(s->cm, s->epoch, copy, len, s->now);
+	}
 	free(copy);
 }
 
@@ -160,6 +165,14 @@ static void read_reports(struct state *s)
 	CHECK(sum == st.mismatches + st.missing + st.full);
 }
 
+static void on_nudge(void *arg, const uint8_t *frame, size_t len)
+{
+	struct state *s = arg;
+
+	CHECK(len > VNET_HLEN + 14 + 20 && len < 200);
+	s->nudges += frame[len - 1] + 1u > 0;
+}
+
 static void all_leaves(struct state *s)
 {
 	struct cm_stats st;
@@ -224,7 +237,8 @@ void hostile_run(const uint8_t *in, size_t len)
 
 	s = (struct state){ .now = 1, .epoch = 1, .tr = tr ? tr : fresh_translator(&s) };
 	s.cm = cm_new(&cfg, &ops, &s);
-	CHECK(s.cm && s.tr);
+	s.nudge = nudge_new(FLOWS);
+	CHECK(s.cm && s.tr && s.nudge);
 	cm_set_capture(s.cm, on_capture, &s);
 	cm_set_mode(s.cm, CM_COMPARE, 0);
 	cm_start_epoch(s.cm, 1, 0);
@@ -237,7 +251,10 @@ void hostile_run(const uint8_t *in, size_t len)
 		len -= 3 + n;
 	}
 	read_reports(&s);
+	nudge_send(s.nudge, 0, on_nudge, &s);
+	CHECK(s.nudges <= FLOWS);
 	all_leaves(&s);
+	nudge_free(s.nudge);
 	cm_free(s.cm);
 	tr_reset(s.tr);
 	if (s.worn)

@@ -134,54 +134,6 @@ static void udp(bool from_pvm, const char *text, uint16_t ipid)
 	from_pvm ? cm_from_pvm(cm, frame, n, now) : cm_from_svm(cm, epoch, frame, n, now);
 }
 
-static void test_udp(void)
-{
-	begin();
-	udp(true, "one", 1);
-	udp(true, "two", 2);
-	CHECK(bed_new(&bed) == 0);
-	udp(false, "one", 7);
-	CHECK(bed_new(&bed) == 1);
-	udp(false, "two", 8);
-	udp(false, "three", 9);
-	CHECK(bed_new(&bed) == 1);
-	udp(true, "three", 3);
-	CHECK(bed_new(&bed) == 1 && bed.wants == 0);
-	udp(true, "four", 1);
-	udp(false, "fOur", 1);
-	CHECK(bed_new(&bed) == 0 && bed.wants == 1);
-	cm_boundary(cm, ++epoch, now);
-	cm_held(cm, epoch, now);
-	CHECK(bed_new(&bed) == 1);
-	udp(false, "five", 1);
-	udp(true, "five", 1);
-	CHECK(bed_new(&bed) == 1 && bed.wants == 1);
-	end();
-}
-
-static void test_icmp_and_arp(void)
-{
-	size_t n;
-
-	begin();
-	n = build_icmp(frame, false, 0, 44, "ping", 4);
-	cm_from_pvm(cm, frame, n, now);
-	CHECK(bed_new(&bed) == 0);
-	n = build_icmp(frame, false, 0, 45, "pong", 4);
-	cm_from_svm(cm, epoch, frame, n, now);
-	CHECK(bed_new(&bed) == 0 && bed.wants == 0);
-	n = build_icmp(frame, false, 0, 44, "ping", 4);
-	cm_from_svm(cm, epoch, frame, n, now);
-	CHECK(bed_new(&bed) == 1);
-	n = build_arp(frame);
-	cm_from_svm(cm, epoch, frame, n, now);
-	CHECK(bed_new(&bed) == 0);
-	cm_set_mode(cm, CM_HOLD, now);
-	cm_from_pvm(cm, frame, n, now);
-	CHECK(bed_new(&bed) == 1);
-	end();
-}
-
 static void test_ip6_and_vlan(void)
 {
 	struct tcp_spec s = spec(1001, "abc", 5020), t;
@@ -326,8 +278,6 @@ int main(void)
 	test_two_boundaries();
 	test_missing();
 	test_wait_follows_lag();
-	test_udp();
-	test_icmp_and_arp();
 	test_ip6_and_vlan();
 	test_hold_mode();
 	test_pass_releases_in_order();

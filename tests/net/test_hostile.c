@@ -5,8 +5,8 @@
  * Meant for a build with sanitizers (-Db_sanitize=address,undefined); without them it still checks the
  * bounds. test_hostile [SEED [ROUNDS]]
  */
+#include "dgram_frames.h"
 #include "hostile.h"
-#include "net_test.h"
 
 enum { INPUT = 1 << 16, RECORDS = 300 };
 
@@ -47,16 +47,55 @@ static size_t random_icmp(uint8_t *out, bool to_guest, uint16_t id)
 	return build_icmp(out, to_guest, type, id, quote + skip, n < 200 ? n : rnd_below(&rnd, 200));
 }
 
+/* of few datagrams, so that some are completed, and overlap */
+static size_t random_fragment(uint8_t *out)
+{
+	static const uint8_t data[1000] = { 0, 53, 0, 5, 4 };
+	static const uint8_t protos[] = { 17, 1, 6, 58, 132 };
+	uint32_t at = 8 * rnd_below(&rnd, 40), len = 8 * rnd_below(&rnd, 40);
+	struct ip_spec s = { .v6 = rnd_below(&rnd, 2), .to_guest = rnd_below(&rnd, 8) == 0,
+		.tags = rnd_below(&rnd, 3), .proto = protos[rnd_below(&rnd, 5)], .id = rnd_below(&rnd, 3),
+		.frag = true, .more = rnd_below(&rnd, 2), .offset = at, .payload = data + at, .len = len };
+
+	if (rnd_below(&rnd, 10) == 0)
+		s.offset = 8 * rnd_below(&rnd, 8192);
+	return build_ip(out, &s);
+}
+
+/* an error quotes what is as good as anything */
+static size_t random_icmp6(uint8_t *out)
+{
+	uint8_t icmp[208], data[200] = { 0x60, [24] = 0xfd, [39] = 2 };
+	struct ip_spec s = { .v6 = true, .proto = 58, .tags = rnd_below(&rnd, 3), .payload = icmp };
+
+	s.len = put_icmp(icmp, (uint8_t)rnd_below(&rnd, 5), 0, 0, data, rnd_below(&rnd, 200));
+	return build_ip(out, &s);
+}
+
+static size_t random_neighbour(uint8_t *out)
+{
+	bool to_guest = rnd_below(&rnd, 2);
+	uint32_t from = rnd_below(&rnd, 3), target = rnd_below(&rnd, 300);
+
+	if (rnd_below(&rnd, 2))
+		return build_arp_of(out, to_guest, 1 + rnd_below(&rnd, 2), from, target);
+	return build_nd(out, to_guest, (uint8_t)(130 + rnd_below(&rnd, 14)), from, target);
+}
+
 static size_t random_frame(uint8_t *out)
 {
 	static const uint8_t data[200];
 	bool to_guest = rnd_below(&rnd, 2);
 	uint16_t id = (uint16_t)rnd_below(&rnd, 4);
 
-	switch (rnd_below(&rnd, 8)) {
+	switch (rnd_below(&rnd, 12)) {
 	case 0: return build_udp(out, to_guest, 1, id, data, rnd_below(&rnd, 200), 1);
 	case 1: return random_icmp(out, to_guest, id);
 	case 2: return build_arp(out);
+	case 3: return random_icmp6(out);
+	case 4: return random_neighbour(out);
+	case 5:
+	case 6: return random_fragment(out);
 	default: return random_tcp(out);
 	}
 }
