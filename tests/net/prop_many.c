@@ -11,8 +11,8 @@
  *
  *	R1  a byte, SYN, FIN, RST or urgent mark that leaves was said by the SVM of this epoch at the same place,
  *	    or lies before a held boundary; payload is that of a frame which the PVM sent
- *	R2  an ACK number that leaves is not beyond the SVM's, or a held boundary's; and (exactness) the
- *	    peer has been told all that both VMs have said in pure ACKs
+ *	R2  an ACK number that leaves is not beyond the SVM's, or a held boundary's, nor the PVM's; and the
+ *	    peer has been told all that both VMs have said in pure ACKs (exactness)
  *	    a pure ACK that no VM said is new to the peer, or moves the window
  *	    timestamps do not run back, checksums are right, nothing is left behind in the end
  *	    what both have said has left
@@ -129,7 +129,8 @@ static void judge_ack(const struct seg *s)
 {
 	uint32_t ack = s->ack - peer_isn;
 
-	CHECK(ack <= ack_ok);
+	CHECK(ack <= ack_ok && ack <= pvm_acked);
+	CHECK(s->seq - pvm.isn <= pvm.top || s->seq + 1 == pvm.isn);
 	if (!s->len && !(s->flags & (F_FIN | F_RST)))
 		CHECK(pure[ack] || ack > ack_out || s->window != window_out);
 	window_out = s->window;

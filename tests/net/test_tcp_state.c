@@ -144,6 +144,19 @@ static void test_rst_waits_for_svm_or_boundary(void)
 	end();
 }
 
+/* both ended alike before the boundary: a RST in answer to what comes late takes nothing from the peer */
+static void test_rst_after_fins_and_boundary(void)
+{
+	begin();
+	connect_both();
+	flagged(true, 1001, "", 5001, F_ACK | F_FIN);
+	checkpoint();
+	CHECK(bed_new(&bed) == 1);
+	flagged(true, 1002, "", 0, F_RST);
+	CHECK(bed_new(&bed) == 1 && bed.wants == 0);
+	end();
+}
+
 /* after a reset nobody waits for an acknowledgement */
 static void test_rst_settles_owed_ack(void)
 {
@@ -301,6 +314,24 @@ static void test_time_wait_is_cut_short(void)
 	end();
 }
 
+/* what is held of the old connection must not be taken for the new one's, whose numbers are higher */
+static void test_old_connection_stays_held(void)
+{
+	begin();
+	connect_both();
+	pvm(1001, "abc", 5001);
+	peer_spec((struct tcp_spec){ .gport = G, .pport = P, .seq = 9000, .flags = F_SYN });
+	flagged(true, 700000, "", 9001, F_SYN | F_ACK);
+	flagged(false, 31337, "", 9001, F_SYN | F_ACK);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).seq == 700000);
+	pvm(700001, "new", 9001);
+	svm(700001, "new", 9001);
+	CHECK(bed_new(&bed) == 1);
+	checkpoint();
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).seq == 1001);
+	end();
+}
+
 /* TCP Fast Open: the stream begins on the SYN */
 static void test_data_on_syn(void)
 {
@@ -338,6 +369,23 @@ static void test_svm_data_on_syn_comes_first(void)
 	flagged(true, 50000, "abcd", 9001, F_SYN | F_ACK);
 	CHECK(bed_new(&bed) == 0);
 	svm(50004, "d", 9001);
+	CHECK(bed_new(&bed) == 1 && bed.wants == 0);
+	end();
+}
+
+static void test_svm_said_more_before_its_syn(void)
+{
+	begin();
+	connect_both();
+	svm(1001, "left over", 5001);
+	flagged(false, 996, "abc", 9001, F_SYN | F_ACK); /* its numbers run into the old ones */
+	flagged(true, 50000, "abc", 9001, F_SYN | F_ACK);
+	CHECK(bed_new(&bed) == 1);
+	pvm(50004, "d", 9001);
+	svm(50004, "d", 9001);
+	pvm(50005, "XYZ", 9001);
+	CHECK(bed_new(&bed) == 1 && bed.wants == 0);
+	svm(50005, "XYZ", 9001);
 	CHECK(bed_new(&bed) == 1 && bed.wants == 0);
 	end();
 }
@@ -424,6 +472,7 @@ int main(void)
 	test_peer_reset();
 	test_rst_stays_behind_data();
 	test_rst_waits_for_svm_or_boundary();
+	test_rst_after_fins_and_boundary();
 	test_rst_settles_owed_ack();
 	test_rst_with_text();
 	test_closed_port();
@@ -431,8 +480,10 @@ int main(void)
 	test_simultaneous_open();
 	test_simultaneous_close();
 	test_time_wait_is_cut_short();
+	test_old_connection_stays_held();
 	test_data_on_syn();
 	test_svm_data_on_syn_comes_first();
+	test_svm_said_more_before_its_syn();
 	test_syn_has_data_only_here();
 	test_ecn();
 	test_signed_segments();

@@ -190,6 +190,11 @@ static void test_svm_contradicts_itself(void)
 	svm(1002, "XXdef", 5001);
 	pvm(1001, "abcdef", 5001);
 	CHECK(bed_new(&bed) == 1 && bed.wants == 0);
+	svm(1009, "i", 5001); /* behind a gap, and then with more around it */
+	svm(1008, "hXj", 5001);
+	svm(1007, "g", 5001);
+	pvm(1007, "ghij", 5001);
+	CHECK(bed_new(&bed) == 1 && bed.wants == 0);
 	end();
 }
 
