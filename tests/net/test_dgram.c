@@ -2,123 +2,29 @@
  *
  * test_dgram.c - the rule for every kind of frame that is not TCP, one by one (ARCHITECTURE.md, Network)
  */
-#include "dgram_frames.h"
-#include "net/frame.h"
-
-static struct bed bed;
-static struct cm *cm;
-static uint64_t now, epoch;
-static uint8_t frame[NET_FRAME_MAX], payload[NET_FRAME_MAX];
-
-enum { G = 53, P = 5353 };
-
-static void begin_with(const struct cm_config *cfg)
-{
-	bed_init(&bed, cfg);
-	cm = bed.cm;
-	now = 5000000;
-	epoch = 1;
-}
-
-static void begin(void)
-{
-	begin_with(NULL);
-}
-
-static struct cm_stats stats(void)
-{
-	struct cm_stats st;
-
-	cm_get_stats(cm, &st);
-	return st;
-}
-
-static void checkpoint(void)
-{
-	cm_boundary(cm, ++epoch, now);
-	cm_held(cm, epoch, now);
-}
-
-/* after a checkpoint nothing is left behind, nor lost */
-static void end(void)
-{
-	checkpoint();
-	CHECK(stats().released == bed.n && stats().held_packets == 0 && stats().held_bytes == 0);
-	bed_fini(&bed);
-}
-
-static void give(bool from_pvm, size_t n)
-{
-	from_pvm ? cm_from_pvm(cm, frame, n, now) : cm_from_svm(cm, epoch, frame, n, now);
-}
-
-static void give_ip(bool from_pvm, struct ip_spec s)
-{
-	s.id = from_pvm ? 100 : 200;
-	s.ttl = from_pvm ? 64 : 63;
-	give(from_pvm, build_ip(frame, &s));
-}
-
-static void pvm_ip(struct ip_spec s)
-{
-	give_ip(true, s);
-}
-
-static void svm_ip(struct ip_spec s)
-{
-	give_ip(false, s);
-}
-
-static struct ip_spec udp_spec(const char *text, bool v6)
-{
-	return (struct ip_spec){ .v6 = v6, .proto = 17, .payload = payload,
-		.len = put_udp(payload, G, P, text, strlen(text), 0) };
-}
-
-static void pvm(const char *text)
-{
-	pvm_ip(udp_spec(text, false));
-}
-
-static void svm(const char *text)
-{
-	svm_ip(udp_spec(text, false));
-}
-
-static void request(void)
-{
-	struct ip_spec s = { .to_guest = true, .proto = 17, .payload = payload,
-		.len = put_udp(payload, P, G, "?", 1, 0) };
-
-	cm_from_client(cm, frame, build_ip(frame, &s), now);
-}
-
-/* how many left at once, without a checkpoint wanted */
-static unsigned left(void)
-{
-	CHECK(bed.wants == 0);
-	return bed_new(&bed);
-}
+#include "dgram_bed.h"
 
 /* --- UDP --- */
+
+static uint8_t payload[NET_FRAME_MAX];
 
 static void test_udp(void)
 {
 	begin();
-	pvm("one");
-	pvm("two");
+	pvm_says("one");
+	pvm_says("two");
 	CHECK(left() == 0);
-	svm("one");
+	svm_says("one");
 	CHECK(left() == 1);
-	svm("two");
-	svm("three");
+	svm_says("two");
+	svm_says("three");
 	CHECK(left() == 1);
-	pvm("three");
+	pvm_says("three");
 	CHECK(left() == 1);
-	pvm("");
-	svm("");
+	pvm_says("");
+	svm_says("");
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 static void test_udp_in_another_order(void)
@@ -129,90 +35,90 @@ static void test_udp_in_another_order(void)
 	for (int i = 0; i < 3; i++)
 		request();
 	for (int i = 0; i < 5; i++)
-		pvm(words[i]);
+		pvm_says(words[i]);
 	for (int i = 5; i-- > 0;) {
-		svm(words[i]);
+		svm_says(words[i]);
 		CHECK(left() == 1);
 	}
 	for (int i = 0; i < 5; i++)
-		svm(words[i]);
+		svm_says(words[i]);
 	for (int i = 5; i-- > 0;) {
-		pvm(words[i]);
+		pvm_says(words[i]);
 		CHECK(left() == 1);
 	}
 	CHECK(cm_next_tick(cm) == UINT64_MAX);
-	end();
+	finish();
 }
 
 static void test_udp_once_for_once(void)
 {
 	begin();
-	svm("OK");
-	pvm("OK");
+	svm_says("OK");
+	pvm_says("OK");
 	CHECK(left() == 1);
-	pvm("OK"); /* answers another request, which the SVM did not answer yet */
+	pvm_says("OK"); /* answers another request, which the SVM did not answer yet */
 	CHECK(left() == 0);
-	svm("OK");
+	svm_says("OK");
 	CHECK(left() == 1);
-	pvm("OK");
-	pvm("OK");
-	svm("OK");
+	pvm_says("OK");
+	pvm_says("OK");
+	svm_says("OK");
 	CHECK(left() == 1);
-	svm("OK");
+	svm_says("OK");
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 static void test_udp_bodies_differ(void)
 {
 	begin();
-	pvm("four");
-	svm("fOur");
-	svm("fou");
-	svm("fourx");
+	pvm_says("four");
+	svm_says("fOur");
+	svm_says("fou");
+	svm_says("fourx");
 	CHECK(left() == 0);
-	svm("four");
+	svm_says("four");
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 static void test_answer_to_one_request_differs(void)
 {
 	begin();
 	request();
-	pvm("four");
+	pvm_says("four");
 	CHECK(bed.wants == 0);
-	svm("fOur");
+	svm_says("fOur");
 	CHECK(bed.wants == 1 && bed.cause == CM_MISMATCH && bed_new(&bed) == 0);
-	svm("other");
+	svm_says("other");
 	CHECK(stats().mismatches == 1);
-	pvm("other"); /* a datagram that is alike need not wait */
+	pvm_says("other"); /* a datagram that is alike need not wait */
 	CHECK(bed_new(&bed) == 1);
 	checkpoint();
 	CHECK(bed_new(&bed) == 1);
 	request();
-	pvm("five");
-	svm("five");
+	pvm_says("five");
+	svm_says("five");
 	CHECK(bed_new(&bed) == 1 && bed.wants == 1);
 	request();
-	svm("siX"); /* the SVM is first */
-	pvm("six");
+	svm_says("siX"); /* the SVM is first */
+	pvm_says("six");
 	CHECK(bed.wants == 2 && bed_new(&bed) == 0);
-	end();
+	finish();
 }
 
 /* what waits from before a request is not its answer */
 static void test_answer_is_later_than_request(void)
 {
 	begin();
-	svm("of a timer of its own");
+	svm_says("of a timer of its own");
 	now += 1000;
 	request();
-	pvm("four");
+	pvm_says("four");
 	CHECK(bed.wants == 0);
-	svm("four");
+	svm_says("four");
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 static void test_pipelined_requests_differ(void)
@@ -220,85 +126,85 @@ static void test_pipelined_requests_differ(void)
 	begin();
 	request();
 	request();
-	pvm("a");
-	svm("b");
+	pvm_says("a");
+	svm_says("b");
 	CHECK(bed.wants == 0);
 	CHECK(cm_tick(cm, now + 19999) == now + 20000 && bed.wants == 0);
 	cm_tick(cm, now + 20000);
 	CHECK(bed.wants == 1 && bed.cause == CM_MISMATCH && stats().mismatches == 1);
-	end();
+	finish();
 	begin();
 	request();
-	pvm("a");
+	pvm_says("a");
 	cm_tick(cm, now + 20000);
 	CHECK(bed.wants == 1 && bed.cause == CM_MISSING);
-	end();
+	finish();
 }
 
 static void test_old_word_of_svm_does_not_vouch(void)
 {
 	begin();
-	svm("OK");
+	svm_says("OK");
 	now += 1000001;
-	svm("later");
-	pvm("OK");
+	svm_says("later");
+	pvm_says("OK");
 	CHECK(left() == 0);
-	pvm("later");
+	pvm_says("later");
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 static void test_svm_of_old_epoch_does_not_vouch(void)
 {
 	begin();
-	svm("OK");
+	svm_says("OK");
 	cm_boundary(cm, ++epoch, now);
-	pvm("OK");
+	pvm_says("OK");
 	CHECK(left() == 0);
 	cm_held(cm, epoch, now);
 	CHECK(left() == 0);
-	svm("OK");
+	svm_says("OK");
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 /* what waits for a boundary is not found in the index of the next epoch */
 static void test_held_before_boundary(void)
 {
 	begin();
-	pvm("x");
-	pvm("OK");
+	pvm_says("x");
+	pvm_says("OK");
 	cm_boundary(cm, ++epoch, now);
-	pvm("y");
-	pvm("z");
-	svm("OK"); /* tells that the boundary is held */
+	pvm_says("y");
+	pvm_says("z");
+	svm_says("OK"); /* tells that the boundary is held */
 	CHECK(left() == 2);
-	svm("z");
+	svm_says("z");
 	CHECK(left() == 1);
-	pvm("OK");
+	pvm_says("OK");
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 static void test_modes(void)
 {
 	begin();
-	pvm("a");
-	pvm("b");
+	pvm_says("a");
+	pvm_says("b");
 	cm_set_mode(cm, CM_HOLD, now);
-	pvm("c");
+	pvm_says("c");
 	CHECK(left() == 0);
 	cm_set_mode(cm, CM_COMPARE, now);
-	pvm("d");
-	pvm("e");
-	svm("b");
-	svm("e");
+	pvm_says("d");
+	pvm_says("e");
+	svm_says("b");
+	svm_says("e");
 	CHECK(left() == 1);
 	cm_set_mode(cm, CM_PASS, now);
 	CHECK(left() == 4);
-	pvm("f");
+	pvm_says("f");
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 /* thousands outstanding, answered backwards: found by their hash */
@@ -312,12 +218,12 @@ static void test_many_outstanding(void)
 	for (int k = 0; k < 3; k++) {
 		for (int i = 0; i < N / 10; i++) {
 			snprintf(text, sizeof(text), "answer %d", i);
-			k == 1 ? svm(text) : pvm(text);
+			k == 1 ? svm_says(text) : pvm_says(text);
 		}
 		CHECK(left() == 0);
 		for (int i = N / 10; i-- > 0;) {
 			snprintf(text, sizeof(text), "answer %d", i);
-			k == 1 ? pvm(text) : svm(text);
+			k == 1 ? pvm_says(text) : svm_says(text);
 		}
 		CHECK(left() == N / 10 || k);
 		bed_new(&bed);
@@ -337,10 +243,10 @@ static void test_svm_ahead_is_bounded(void)
 	begin_with(&cfg);
 	for (int i = 0; i < 1000; i++) {
 		snprintf(text, sizeof(text), "%d", i);
-		svm(text);
+		svm_says(text);
 	}
 	CHECK(bed.wants == 1 && bed.cause == CM_FULL && stats().dropped > 0);
-	end();
+	finish();
 }
 
 static void test_bytes_behind_the_packet(void)
@@ -352,18 +258,18 @@ static void test_bytes_behind_the_packet(void)
 	n = build_ip(frame, &s);
 	memset(frame + n, 0xaa, 60);
 	give(true, VNET_HLEN + 60); /* padding of a small frame does not count */
-	svm("padded");
+	svm_says("padded");
 	CHECK(left() == 1);
 	n = build_ip(frame, &s);
 	memset(frame + n, 0xaa, 60);
 	give(true, n + 60);
-	svm("padded");
+	svm_says("padded");
 	CHECK(left() == 0);
 	n = build_ip(frame, &s);
 	memset(frame + n, 0xaa, 60);
 	give(false, n + 60);
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 static void test_udp_to_be_cut_elsewhere(void)
@@ -382,7 +288,7 @@ static void test_udp_to_be_cut_elsewhere(void)
 	frame[4] = 5;
 	give(false, n);
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 /* --- VLANs, IPv6 --- */
@@ -415,7 +321,7 @@ static void test_vlans_are_apart(void)
 	a.vid[0] &= 0xfff;
 	svm_ip(a);
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 static void test_three_tags(void)
@@ -428,7 +334,7 @@ static void test_three_tags(void)
 	CHECK(left() == 0);
 	give(false, build_raw(frame, NULL, &tags, 0x8100, body, sizeof(body)));
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 /* --- ICMP --- */
@@ -458,7 +364,7 @@ static void test_echo(void)
 		svm_ip(icmp_spec(v6, v6 ? 128 : 13, 0, 1, "x", 1));
 		CHECK(left() == 1);
 	}
-	end();
+	finish();
 }
 
 /* a packet that the peer had sent to the guest, as an error quotes it */
@@ -494,7 +400,7 @@ static void test_icmp_errors_pass(void)
 	CHECK(left() == 2);
 	svm_ip(error_spec(false, 3, true, 8)); /* the PVM's is enough */
 	CHECK(left() == 0 && stats().flows == 0);
-	end();
+	finish();
 }
 
 /* an application could put its words into something that only looks like one */
@@ -516,7 +422,7 @@ static void test_what_is_no_icmp_error(void)
 	}
 	svm_ip(error_spec(false, 3, false, 8));
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 /* --- neighbours, other protocols --- */
@@ -537,7 +443,7 @@ static void test_talk_of_neighbours_passes(void)
 	cm_set_mode(cm, CM_HOLD, now);
 	give(true, build_arp_of(frame, false, 1, 9, 10));
 	CHECK(left() == 1 && stats().held_packets == 0);
-	end();
+	finish();
 }
 
 static void test_what_bridges_keep_to_a_link_passes(void)
@@ -553,7 +459,7 @@ static void test_what_bridges_keep_to_a_link_passes(void)
 	CHECK(left() == 0);
 	give(false, build_raw(frame, gmrp, NULL, 38, bpdu, sizeof(bpdu)));
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 static void test_other_ethertypes(void)
@@ -568,7 +474,7 @@ static void test_other_ethertypes(void)
 	CHECK(left() == 0);
 	give(false, build_raw(frame, NULL, NULL, 0x88a2, "aoe", 3));
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 static void test_other_ip_protocols(void)
@@ -588,7 +494,7 @@ static void test_other_ip_protocols(void)
 		svm_ip(s);
 		CHECK(left() == 1);
 	}
-	end();
+	finish();
 }
 
 static void set16(size_t off, uint16_t v)
@@ -622,7 +528,7 @@ static void test_malformed_ip(void)
 		give(false, n);
 		CHECK(left() == 1);
 	}
-	end();
+	finish();
 }
 
 /* a TCP header that is broken is compared like an unknown protocol */
@@ -640,7 +546,7 @@ static void test_malformed_tcp(void)
 	pvm_ip(s);
 	svm_ip(s);
 	CHECK(left() == 1);
-	end();
+	finish();
 }
 
 static void test_multicast_and_dhcp(void)
@@ -665,327 +571,11 @@ static void test_multicast_and_dhcp(void)
 	give(true, n); /* the next VM is a copy and says the same */
 	give(false, n);
 	CHECK(bed_new(&bed) == 1 && bed.wants == 1);
-	end();
+	finish();
 }
 
-/* --- fragments --- */
-
-static uint8_t big[65536];
-
-static void whole_udp(const char *end, size_t data)
+int main(void)
 {
-	for (size_t i = 0; i < data; i++)
-		big[8 + i] = (uint8_t)(i * 7 + i / 256);
-	memcpy(big + 8 + data - strlen(end), end, strlen(end));
-	put_udp(big, G, P, big + 8, data, 0);
-}
-
-static void give_fragment(bool from_pvm, bool v6, uint32_t id, uint32_t from, uint32_t to, uint32_t len)
-{
-	struct ip_spec s = { .v6 = v6, .proto = 17, .id = id, .frag = true, .more = to < len,
-		.offset = from, .payload = big + from, .len = to - from };
-
-	give(from_pvm, build_ip(frame, &s));
-}
-
-/* in pieces of `cut` bytes */
-static void give_fragments(bool from_pvm, bool v6, uint32_t id, uint32_t len, uint32_t cut)
-{
-	for (uint32_t at = 0; at < len; at += cut)
-		give_fragment(from_pvm, v6, id, at, at + cut < len ? at + cut : len, len);
-}
-
-static void test_fragments(void)
-{
-	enum { N = 4000, LEN = N + 8 };
-
-	for (int v6 = 0; v6 < 2; v6++) {
-		begin();
-		whole_udp("", N);
-		give_fragments(true, v6, 10, LEN, 1480);
-		CHECK(left() == 0);
-		give_fragment(false, v6, 77, 0, 1480, LEN);
-		give_fragment(false, v6, 77, 2960, LEN, LEN);
-		CHECK(left() == 0);
-		give_fragment(false, v6, 77, 1480, 2960, LEN);
-		CHECK(left() == 3);
-		give_fragments(false, v6, 78, LEN, 1000); /* the SVM is first, and cuts otherwise */
-		give_fragment(true, v6, 11, 0, 1480, LEN);
-		give_fragment(true, v6, 11, 1480, 2960, LEN);
-		CHECK(left() == 0);
-		give_fragment(true, v6, 11, 2960, LEN, LEN);
-		CHECK(left() == 3);
-		CHECK(stats().held_packets == 0 && cm_next_tick(cm) == UINT64_MAX);
-		end();
-	}
-}
-
-static void test_fragments_and_whole_are_alike(void)
-{
-	struct ip_spec s = { .proto = 17, .payload = big, .len = 2008 };
-
-	begin();
-	whole_udp("", 2000);
-	pvm_ip(s);
-	give_fragments(false, false, 5, 2008, 1480);
-	CHECK(left() == 1);
-	give_fragments(true, false, 6, 2008, 8); /* 251 pieces are too many */
-	svm_ip(s);
-	CHECK(left() == 0);
-	give_fragments(true, false, 7, 2008, 16);
-	CHECK(left() == 126);
-	end();
-}
-
-/* halves of two datagrams do not vouch for one that was never said */
-static void test_fragments_do_not_mix(void)
-{
-	begin();
-	whole_udp("", 2000);
-	give_fragment(false, false, 1, 0, 1480, 2008);
-	big[1600] ^= 1;
-	give_fragment(false, false, 1, 1480, 2008, 2008);
-	big[100] ^= 1;
-	give_fragment(false, false, 2, 0, 1480, 2008);
-	big[1600] ^= 1;
-	give_fragment(false, false, 2, 1480, 2008, 2008);
-	big[100] ^= 1;
-	give_fragments(true, false, 9, 2008, 1480);
-	CHECK(left() == 0);
-	give_fragments(false, false, 3, 2008, 1480);
-	CHECK(left() == 2);
-	end();
-}
-
-static void test_flipped_byte_in_a_fragment(void)
-{
-	static const uint32_t places[] = { 8, 1000, 1479, 1480, 2959, 2960, 4007 };
-
-	for (unsigned i = 0; i < sizeof(places) / sizeof(*places); i++) {
-		begin();
-		whole_udp("", 4000);
-		give_fragments(true, false, 10, 4008, 1480);
-		big[places[i]] ^= 0x10;
-		give_fragments(false, false, 77, 4008, 1480);
-		CHECK(left() == 0);
-		cm_tick(cm, now + 20000);
-		CHECK(bed.wants == 1 && bed.cause == CM_MISMATCH);
-		checkpoint();
-		CHECK(bed_new(&bed) == 3);
-		end();
-	}
-}
-
-static void test_fragmented_answer_to_one_request(void)
-{
-	begin();
-	request();
-	whole_udp("", 2000);
-	give_fragments(true, false, 10, 2008, 1480);
-	whole_udp("else", 2000);
-	give_fragments(false, false, 10, 2008, 1480);
-	CHECK(bed.wants == 1 && bed.cause == CM_MISMATCH);
-	end();
-}
-
-static void test_fragmented_echo(void)
-{
-	struct ip_spec s = { .proto = 1, .frag = true };
-	size_t n;
-
-	begin();
-	memset(payload, 'x', sizeof(payload));
-	n = put_icmp(big, 0, 0, 7 << 16 | 1, payload, 3000);
-	for (int from_pvm = 1; from_pvm >= 0; from_pvm--) {
-		uint32_t cut = from_pvm ? 1480 : 1200;
-
-		for (uint32_t at = 0; at < n; at += cut) {
-			s.id = (uint32_t)from_pvm;
-			s.offset = at;
-			s.more = at + cut < n;
-			s.payload = big + at;
-			s.len = s.more ? cut : n - at;
-			give(from_pvm, build_ip(frame, &s));
-		}
-	}
-	CHECK(left() == 3);
-	end();
-}
-
-/* what is not whole waits for the boundary, and so does what contradicts itself */
-static void test_fragments_that_make_no_datagram(void)
-{
-	struct cm_stats st;
-
-	begin();
-	whole_udp("", 4000);
-	give_fragment(true, false, 1, 0, 1480, 4008);    /* incomplete */
-	give_fragment(true, false, 2, 0, 1480, 4008);
-	give_fragment(true, false, 2, 1472, 2960, 4008); /* overlaps */
-	give_fragment(true, false, 3, 1480, 2008, 2008);
-	give_fragment(true, false, 3, 2008, 4000, 4008); /* beyond the end */
-	give_fragment(true, false, 4, 0, 1477, 4008);    /* not at a multiple of 8 */
-	give_fragment(true, true, 5, 64000, 65535, 65536);
-	give_fragment(true, true, 5, 65528, 65536, 65536); /* too long */
-	CHECK(left() == 0 && stats().held_packets == 8);
-	give_fragments(false, false, 1, 4008, 1480);
-	CHECK(left() == 0);
-	cm_tick(cm, now + 20000);
-	CHECK(bed.wants == 1);
-	checkpoint();
-	CHECK(bed_new(&bed) == 8);
-	give_fragment(false, false, 9, 0, 1480, 4008);
-	cm_boundary(cm, ++epoch, now);
-	st = stats();
-	CHECK(st.held_packets == 0 && st.dropped == 0);
-	end();
-}
-
-static void test_fragment_groups_are_bounded(void)
-{
-	begin();
-	whole_udp("", 2000);
-	for (uint32_t i = 0; i < 100; i++) {
-		now++;
-		give_fragment(true, false, i, 0, 1480, 2008);
-		give_fragment(false, false, i, 0, 1480, 2008);
-	}
-	for (uint32_t i = 98; i < 100; i++) {
-		give_fragment(true, false, i, 1480, 2008, 2008);
-		give_fragment(false, false, i, 1480, 2008, 2008);
-	}
-	CHECK(left() == 4); /* the last are complete, the first were given up */
-	now += 1000000;
-	give_fragment(false, false, 90, 1480, 2008, 2008); /* too late */
-	give_fragment(true, false, 90, 1480, 2008, 2008);
-	CHECK(left() == 0);
-	CHECK(stats().held_packets == 99);
-	end();
-}
-
-static void test_atomic_fragment(void)
-{
-	begin();
-	whole_udp("", 100);
-	give_fragment(true, true, 1, 0, 108, 108);
-	CHECK(left() == 0);
-	give_fragment(false, true, 2, 0, 108, 108);
-	CHECK(left() == 1);
-	end();
-}
-
-static void test_fragments_and_modes(void)
-{
-	begin();
-	whole_udp("", 2000);
-	give_fragments(true, false, 1, 2008, 1480);
-	give_fragment(true, false, 2, 0, 1480, 2008);
-	give_fragment(false, false, 3, 0, 1480, 2008);
-	cm_set_mode(cm, CM_HOLD, now);
-	give_fragment(true, false, 2, 1480, 2008, 2008);
-	cm_set_mode(cm, CM_COMPARE, now);
-	give_fragments(false, false, 4, 2008, 1480);
-	CHECK(left() == 0);
-	cm_set_mode(cm, CM_PASS, now);
-	CHECK(left() == 4 && stats().held_packets == 0);
-	end();
-}
-
-/* --- the SVM's own questions --- */
-
-static unsigned svm_asks_arp(uint32_t from, uint32_t target)
-{
-	give(false, build_arp_of(frame, false, 1, from, target));
-	return left();
-}
-
-static void test_svm_asks_by_arp(void)
-{
-	begin();
-	CHECK(svm_asks_arp(9, 20) == 0); /* as somebody the PVM never was */
-	give(true, build_arp_of(frame, false, 2, 9, 1));
-	CHECK(left() == 1);
-	CHECK(svm_asks_arp(9, 20) == 1);
-	CHECK(svm_asks_arp(9, 20) == 0); /* the answer is to come */
-	CHECK(svm_asks_arp(8, 21) == 0);
-	CHECK(svm_asks_arp(0, 22) == 0); /* a probe */
-	CHECK(svm_asks_arp(9, 9) == 0);  /* an announcement */
-	give(true, build_arp_of(frame, false, 1, 9, 23));
-	CHECK(left() == 1);
-	CHECK(svm_asks_arp(9, 23) == 0); /* the PVM has asked */
-	cm_from_client(cm, frame, build_arp_of(frame, true, 2, 23, 9), now);
-	CHECK(svm_asks_arp(9, 23) == 1); /* it came too early for the SVM */
-	now += 900001;
-	CHECK(svm_asks_arp(9, 20) == 1);
-	give(false, build_arp_of(frame, false, 2, 9, 1)); /* an answer */
-	CHECK(left() == 0);
-	frame[VNET_HLEN + 14 + 8 + 5] ^= 1; /* another's MAC */
-	frame[VNET_HLEN + 6 + 5] ^= 1;
-	frame[VNET_HLEN + 14 + 7] = 1;
-	give(false, VNET_HLEN + 14 + 28);
-	CHECK(left() == 0);
-	end();
-}
-
-static void test_svm_asks_by_nd(void)
-{
-	begin();
-	give(false, build_nd(frame, false, 135, 1, 20));
-	CHECK(left() == 0);
-	give(true, build_nd(frame, false, 136, 1, 1));
-	CHECK(left() == 1);
-	give(false, build_nd(frame, false, 135, 1, 20));
-	CHECK(left() == 1);
-	give(false, build_nd(frame, false, 135, 1, 20));
-	give(false, build_nd(frame, false, 135, 0, 1)); /* is this address free? */
-	CHECK(left() == 0);
-	cm_from_client(cm, frame, build_nd(frame, true, 136, 20, 20), now);
-	give(false, build_nd(frame, false, 135, 1, 20));
-	CHECK(left() == 1);
-	give(false, build_nd(frame, false, 133, 1, 0));
-	CHECK(left() == 1);
-	give(false, build_nd(frame, false, 133, 1, 0));
-	CHECK(left() == 0);
-	cm_from_client(cm, frame, build_nd(frame, true, 134, 3, 0), now);
-	give(false, build_nd(frame, false, 133, 1, 0));
-	CHECK(left() == 1);
-	give(false, build_nd(frame, false, 136, 1, 1));
-	give(false, build_nd(frame, false, 143, 1, 1));
-	CHECK(left() == 0);
-	end();
-}
-
-static void test_svm_asks_with_a_wrong_option(void)
-{
-	begin();
-	give(true, build_nd(frame, false, 136, 1, 1));
-	bed_new(&bed);
-	build_nd(frame, false, 135, 1, 20);
-	frame[VNET_HLEN + 14 + 40 + 24 + 7] ^= 1; /* the link address it teaches */
-	give(false, VNET_HLEN + 14 + 40 + 32);
-	CHECK(left() == 0);
-	end();
-}
-
-static void test_svm_asks_not_too_often(void)
-{
-	unsigned n = 0;
-
-	begin();
-	give(true, build_arp_of(frame, false, 1, 9, 1));
-	bed_new(&bed);
-	for (uint32_t i = 100; i < 1000; i++)
-		n += svm_asks_arp(9, i);
-	CHECK(n == 64);
-	now += 1000000;
-	CHECK(svm_asks_arp(9, 1) == 1);
-	end();
-}
-
-int main(int argc, char **argv)
-{
-	(void)argc;
-	(void)argv;
 	test_udp();
 	test_udp_in_another_order();
 	test_udp_once_for_once();
@@ -1013,20 +603,6 @@ int main(int argc, char **argv)
 	test_malformed_ip();
 	test_malformed_tcp();
 	test_multicast_and_dhcp();
-	test_fragments();
-	test_fragments_and_whole_are_alike();
-	test_fragments_do_not_mix();
-	test_flipped_byte_in_a_fragment();
-	test_fragmented_answer_to_one_request();
-	test_fragmented_echo();
-	test_fragments_that_make_no_datagram();
-	test_fragment_groups_are_bounded();
-	test_atomic_fragment();
-	test_fragments_and_modes();
-	test_svm_asks_by_arp();
-	test_svm_asks_by_nd();
-	test_svm_asks_with_a_wrong_option();
-	test_svm_asks_not_too_often();
 	puts("ok");
 	return 0;
 }
