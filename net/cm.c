@@ -23,9 +23,19 @@
  * bounds; then a checkpoint is wanted. Owed acknowledgements have a list and a limit of their own
  * since a guest may delay them. After a checkpoint was asked for, no time counts till the boundary.
  *
- * Bounds. Buffers of both VMs count together: beyond max_held_bytes a checkpoint is wanted and the
- * SVM's bytes are dropped, beyond twice that the PVM's frames too. Losing a frame is always safe. A flow
- * that finds no room in the table has its frames on `age` only: they leave with the next boundary.
+ * Strangers. A flow of which the guest has not heard that its peer receives what it sends (TCP: a segment
+ * of the peer acknowledges it; else: the guest has sent again) is not proven. Such flows are made by
+ * whoever sends from random addresses, since the guest answers. They are the first to go when the table is
+ * full, and what they hold is on a list of its own, `young`, for which a checkpoint is wanted at most
+ * once in YOUNG_US: two guests that are flooded drop different requests, or resort to SYN cookies at
+ * different times. What finds no room in the table at all is held there, too.
+ *
+ * Bounds. Buffers of both VMs count together. Beyond max_held_bytes a checkpoint is wanted, and the owner
+ * must stop reading what the PVM says (cm_is_full()), except for what comes before the boundary: for
+ * that there is room for as much again, and only beyond it frames of the PVM are lost. The SVM cannot
+ * be stopped, since its frames come between the peer's messages that say that a checkpoint is held. They
+ * are dropped, always with a checkpoint wanted: they would only have let frames go that its boundary
+ * lets go, and what the next SVM says is counted anew.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +43,7 @@
 #include "cm_priv.h"
 
 #define CLOSED_US 10000000u
+#define YOUNG_US 1000000u
 #define POOL_MAX(held) (2 * (held) + (held) / 2) /* net.h states it */
 
 static const char *const cause_names[CM_NCAUSES] = {
@@ -79,6 +90,11 @@ static void tell(struct cm *cm)
 	cm->ops.want_checkpoint(cm->opaque, cm->cause);
 }
 
+static bool is_stranger(const struct flow *fl)
+{
+	return !fl->proven && fl->node.key.type == FRAME_TCP;
+}
+
 void cm_mismatch(struct cm *cm, struct flow *fl, enum cm_kind kind)
 {
 	if (fl->bad)
@@ -87,6 +103,12 @@ void cm_mismatch(struct cm *cm, struct flow *fl, enum cm_kind kind)
 	fl->bad = true;
 	if (fl->node.key.type == FRAME_TCP) /* other datagrams of a flow may still be alike */
 		cm_drop_said(cm, fl);
+	if (is_stranger(fl) && cm->at_time < cm->young_limit) {
+		cm->stats.mismatches++; /* what it holds is on `young` */
+		return;
+	}
+	if (is_stranger(fl))
+		cm->young_limit = cm->at_time + YOUNG_US;
 	want(cm, CM_MISMATCH);
 }
 
@@ -112,11 +134,23 @@ static bool have_room(struct cm *cm, size_t n, bool pvm)
 
 static struct buf *get_buf(struct cm *cm, size_t n, bool pvm)
 {
-	struct buf *b = have_room(cm, n, pvm) ? pool_get(&cm->pool, n) : NULL;
+	struct buf *b;
 
+	if (!have_room(cm, n, pvm))
+		return NULL;
+	b = pool_get(&cm->pool, n);
+	if (!b || cm_is_full(cm))
+		cm_full(cm, CM_KIND_HELD);
 	if (b)
 		b->epoch = cm->epoch;
+	else
+		cm->stats.dropped++;
 	return b;
+}
+
+static struct buf_list *age_of(struct cm *cm, const struct buf *b)
+{
+	return b->young ? &cm->young : &cm->age;
 }
 
 struct buf *cm_hold(struct cm *cm, const struct frame *f, uint64_t now)
@@ -132,7 +166,8 @@ struct buf *cm_hold(struct cm *cm, const struct frame *f, uint64_t now)
 	b->ack = f->ack;
 	b->flags = f->flags;
 	b->time = now;
-	buf_age_append(&cm->age, b);
+	b->young = cm->at_young;
+	buf_age_append(age_of(cm, b), b);
 	cm->stats.held_packets++;
 	cm->stats.held_bytes += b->len;
 	return b;
@@ -158,14 +193,14 @@ static void free_held(struct cm *cm, struct buf *b)
 void cm_drop(struct cm *cm, struct flow *fl, struct buf *b)
 {
 	buf_unlink(&fl->held, b);
-	buf_age_unlink(&cm->age, b);
+	buf_age_unlink(age_of(cm, b), b);
 	free_held(cm, b);
 }
 
 void cm_let_go(struct cm *cm, struct buf *b)
 {
 	cm_emit(cm, b->data, b->len);
-	buf_age_unlink(&cm->age, b);
+	buf_age_unlink(age_of(cm, b), b);
 	free_held(cm, b);
 }
 
@@ -273,7 +308,15 @@ static void flow_drop(void *opaque, struct flow_node *n)
 	fl->held = (struct buf_list){ 0 };
 }
 
-static const struct flow_ops flow_ops = { .idle = flow_idle, .drop = flow_drop };
+/* what only the SVM said may be forgotten: the PVM's would wait for the boundary */
+static bool may_go(const struct flow_node *n)
+{
+	const struct flow *fl = (const struct flow *)n;
+
+	return flow_idle(n) || (n->closed && !fl->held.head && !fl->owed);
+}
+
+static const struct flow_ops flow_ops = { .idle = may_go, .drop = flow_drop };
 
 /* what it held is on `before` already */
 void cm_sync(struct cm *cm, struct flow *fl)
@@ -303,9 +346,15 @@ struct flow *cm_flow(struct cm *cm, const struct flow_key *k, uint64_t now)
 		return NULL;
 	fl = (struct flow *)n;
 	fl->epoch = cm->epoch;
-	if (k->type != FRAME_TCP) /* has no end that could be seen */
-		flow_set_closed(&cm->flows, n, true);
+	flow_set_closed(&cm->flows, n, true); /* it may go first until it is proven; datagrams have no end */
 	return fl;
+}
+
+void cm_prove(struct cm *cm, struct flow *fl)
+{
+	fl->proven = true;
+	if (fl->node.key.type == FRAME_TCP)
+		flow_set_closed(&cm->flows, &fl->node, false);
 }
 
 static void free_list(struct cm *cm, struct buf_list *l, bool release)
@@ -336,10 +385,26 @@ static void owed_to_before(struct cm *cm, struct flow *fl)
 	buf_age_append(&cm->before, b);
 }
 
+/* in order of arrival */
+static void young_to_age(struct cm *cm)
+{
+	struct buf *b, *after = cm->age.head;
+
+	while ((b = cm->young.head)) {
+		buf_age_unlink(&cm->young, b);
+		b->young = false;
+		while (after && after->time <= b->time)
+			after = after->anext;
+		buf_age_insert(&cm->age, b, after);
+	}
+	cm->alone = 0;
+}
+
 static void age_to_before(struct cm *cm)
 {
 	struct buf_list *a = &cm->age, *b = &cm->before;
 
+	young_to_age(cm);
 	if (!a->head)
 		return;
 	a->head->aprev = b->tail;
@@ -395,9 +460,15 @@ static void forget_flows(struct cm *cm)
 	flow_clear(&cm->flows);
 }
 
-static void hold_alone(struct cm *cm, const struct frame *f, uint64_t now)
+/* Datagrams have no acknowledgement: that the guest goes on to send must do. */
+static void look_at_flow(struct cm *cm, struct flow *fl)
 {
-	cm_hold(cm, f, now);
+	if (fl && !fl->proven && fl->node.key.type != FRAME_TCP) {
+		if (fl->spoke)
+			cm_prove(cm, fl);
+		fl->spoke = true;
+	}
+	cm->at_young = !fl || !fl->proven;
 }
 
 /* for a report, should there be one */
@@ -414,15 +485,17 @@ static void compare_pvm(struct cm *cm, const struct frame *f, uint64_t now)
 	struct flow *fl;
 
 	look_at(cm, f, false, now);
+	cm->at_young = true;
 	if (f->type == FRAME_FRAG) {
 		frag_from_pvm(cm, f, now);
 		return;
 	}
 	flow_key_from_guest(&k, f);
 	fl = cm_flow(cm, &k, now);
+	look_at_flow(cm, fl);
 	if (!fl) {
-		cm_full(cm, CM_KIND_FLOWS);
-		hold_alone(cm, f, now);
+		cm->alone++;
+		cm_hold(cm, f, now);
 	} else if (f->type == FRAME_TCP) {
 		tcp_from_pvm(cm, fl, f, now);
 	} else {
@@ -450,7 +523,7 @@ void cm_from_pvm(struct cm *cm, const uint8_t *frame, size_t len, uint64_t now)
 	else if (cm->mode == CM_PASS || passes(&f))
 		cm_emit(cm, frame, f.len);
 	else if (cm->mode == CM_HOLD)
-		hold_alone(cm, &f, now);
+		cm_hold(cm, &f, now);
 	else
 		compare_pvm(cm, &f, now);
 	tell(cm);
@@ -468,7 +541,7 @@ static void compare_svm(struct cm *cm, const struct frame *f, uint64_t now)
 	flow_key_from_guest(&k, f);
 	fl = cm_flow(cm, &k, now);
 	if (!fl)
-		cm_full(cm, CM_KIND_FLOWS);
+		cm->stats.dropped++; /* the PVM's will find no room either, and wait for the boundary */
 	else if (f->type == FRAME_TCP)
 		tcp_from_svm(cm, fl, f, now);
 	else
@@ -531,8 +604,17 @@ void cm_held(struct cm *cm, uint64_t epoch, uint64_t now)
 		return;
 	cm->held_epoch = epoch;
 	release_before(cm);
-	if (!cm_pending(cm))
-		serve_all(cm, now);
+	if (cm_pending(cm))
+		return;
+	serve_all(cm, now);
+	if (cm_is_full(cm))
+		cm_full(cm, CM_KIND_HELD);
+	tell(cm);
+}
+
+bool cm_is_full(const struct cm *cm)
+{
+	return cm->mode != CM_PASS && cm->pool.used > cm->cfg.max_held_bytes;
 }
 
 void cm_svm_runs(struct cm *cm, uint64_t now)
@@ -568,54 +650,75 @@ void cm_set_mode(struct cm *cm, enum cm_mode mode, uint64_t now)
 	if (mode != CM_PASS)
 		return;
 	free_list(cm, &cm->before, true);
+	young_to_age(cm);
 	free_list(cm, &cm->age, true);
 	free_list(cm, &cm->acks, true);
 	cm->wanted = cm->tell = false;
-	cm->epoch = cm->held_epoch = 0;
+	cm->epoch = cm->held_epoch = cm->young_limit = 0;
 }
 
-static uint64_t limit_at(const struct cm *cm, const struct buf *b, uint64_t wait)
+static void wait_for(struct cm_waiting *w, const struct buf *b, uint64_t until)
 {
-	return b ? since(cm, b->time) + wait : UINT64_MAX;
+	if (b && until < w->until)
+		*w = (struct cm_waiting){ b, until };
+}
+
+struct cm_waiting cm_waiting(const struct cm *cm)
+{
+	const struct buf *frame = cm->age.head, *young = cm->young.head, *ack = cm->acks.head;
+	uint64_t wait = cm_patience(cm), half = cm->cfg.wait_max_us / 2, until;
+	struct cm_waiting w = { NULL, UINT64_MAX };
+
+	wait_for(&w, frame, frame ? since(cm, frame->time) + wait : 0);
+	until = young ? since(cm, young->time) + wait : 0;
+	wait_for(&w, young, until > cm->young_limit ? until : cm->young_limit);
+	wait_for(&w, ack, ack ? since(cm, ack->time) + (wait > half ? wait : half) : 0);
+	return w;
 }
 
 uint64_t cm_next_tick(const struct cm *cm)
 {
-	uint64_t wait = cm_patience(cm), frames, acks;
-
 	if (cm->mode != CM_COMPARE || cm->wanted || cm_pending(cm) || !cm->svm_runs)
 		return UINT64_MAX;
-	frames = limit_at(cm, cm->age.head, wait);
-	if (wait < cm->cfg.wait_max_us / 2)
-		wait = cm->cfg.wait_max_us / 2;
-	acks = limit_at(cm, cm->acks.head, wait);
-	return frames < acks ? frames : acks;
+	return cm_waiting(cm).until;
 }
 
-/* Something that is held has waited long enough: is it missing, or a datagram instead of which the SVM said
- * something else? */
-static void give_up_waiting(struct cm *cm, uint64_t now)
+/* Something that is held has waited long enough. Is it, or what follows and has as well, a datagram instead
+ * of which the SVM said something else? */
+static struct flow *other_said(const struct cm *cm, const struct buf *b, uint64_t now)
 {
 	uint64_t wait = cm_patience(cm);
 
+	for (; b && since(cm, b->time) + wait <= now; b = b->anext)
+		if (b->flow && b->flow->said.head)
+			return b->flow;
+	return NULL;
+}
+
+static void give_up_waiting(struct cm *cm, uint64_t now)
+{
+	const struct buf *b = cm_waiting(cm).b;
+	struct flow *fl = b == cm->acks.head ? NULL : other_said(cm, b, now);
+
 	cm->at_time = now;
-	for (struct buf *b = cm->age.head; b && limit_at(cm, b, wait) <= now; b = b->anext) {
-		if (b->flow && b->flow->said.head) {
-			cm_mismatch(cm, b->flow, CM_KIND_DATAGRAM);
-			return;
-		}
+	if (b->young)
+		cm->young_limit = now + YOUNG_US;
+	if (fl) {
+		cm_mismatch(cm, fl, CM_KIND_DATAGRAM);
+	} else if (b->young && cm->alone) {
+		cm_full(cm, CM_KIND_FLOWS);
+	} else {
+		explain_missing(cm, now);
+		want(cm, CM_MISSING);
 	}
-	explain_missing(cm, now);
-	want(cm, CM_MISSING);
+	tell(cm);
 }
 
 uint64_t cm_tick(struct cm *cm, uint64_t now)
 {
 	peers_tell(cm);
-	if (cm_next_tick(cm) <= now) {
+	if (cm_next_tick(cm) <= now)
 		give_up_waiting(cm, now);
-		tell(cm);
-	}
 	return cm_next_tick(cm);
 }
 
@@ -623,12 +726,14 @@ void cm_get_stats(const struct cm *cm, struct cm_stats *out)
 {
 	*out = cm->stats;
 	out->flows = cm->flows.n;
+	out->flows_evicted = cm->flows.evicted;
+	out->memory = sizeof(*cm) + cm->flows.memory + pool_memory(&cm->pool);
 }
 
 static void set_defaults(struct cm_config *cfg)
 {
 	if (!cfg->max_flows)
-		cfg->max_flows = 65536;
+		cfg->max_flows = 131072;
 	if (!cfg->max_held_bytes)
 		cfg->max_held_bytes = 64u << 20;
 	if (!cfg->wait_min_us)

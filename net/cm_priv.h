@@ -81,8 +81,11 @@ struct flow {
 	uint32_t said_bytes;
 	bool busy;             /* on the list of flows that hold something */
 	bool bad;              /* the VMs differ: nothing new leaves before the boundary */
+	bool proven;           /* the peer is where it says it is; see cm.c, strangers */
+	bool spoke;            /* datagrams: the PVM has sent one */
 	struct flow *bprev, *bnext;
 };
+_Static_assert(sizeof(struct flow) <= CM_FLOW_BYTES, "net.h states it");
 _Static_assert(offsetof(struct flow, tcp) == 2 * FLOW_LINE, "lines of the cache");
 
 #define CM_PEERS 16u
@@ -127,6 +130,9 @@ struct cm {
 	struct flow_table flows;
 	struct pool pool;
 	struct buf_list age;    /* held frames of this epoch, by arrival */
+	struct buf_list young;  /* the same of flows that are not proven, and of none */
+	uint64_t young_limit;   /* no checkpoint is wanted for these before */
+	unsigned alone;         /* so many of these found no place in the table of flows */
 	struct buf_list acks;   /* owed acknowledgements, by the time the SVM's last advanced */
 	struct buf_list before; /* held frames of before a boundary */
 	struct flow *busy;
@@ -137,6 +143,7 @@ struct cm {
 	/* for reports: the frame being looked at (NULL: none), whose, when; what was reported */
 	const struct frame *at;
 	bool at_svm;
+	bool at_young;          /* is its flow not proven? */
 	uint64_t at_time;
 	cm_capture_fn *capture;
 	void *capture_opaque;
@@ -202,6 +209,15 @@ static inline void peers_tell(struct cm *cm)
 	if (cm->npeers)
 		peers_tell_now(cm);
 }
+
+/* that of which the time to wait ends first, and when; NULL, UINT64_MAX: there is nothing */
+struct cm_waiting {
+	const struct buf *b;
+	uint64_t until;
+};
+struct cm_waiting cm_waiting(const struct cm *cm);
+/* the peer has proven to receive what the guest sends it */
+void cm_prove(struct cm *cm, struct flow *fl);
 
 static inline bool tcp_knows(const struct flow *fl, uint32_t what)
 {

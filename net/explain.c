@@ -386,18 +386,6 @@ void explain_mismatch(struct cm *cm, const struct flow *fl, enum cm_kind kind)
 }
 
 
-/* The frame, or the acknowledgement that is owed, for which a checkpoint is wanted now. */
-static const struct buf *overdue(const struct cm *cm, uint64_t now)
-{
-	const struct buf *b = cm->age.head;
-	uint64_t from;
-
-	if (!b)
-		return cm->acks.head;
-	from = b->time > cm->run_time ? b->time : cm->run_time;
-	return from + cm_patience(cm) <= now || !cm->acks.head ? b : cm->acks.head;
-}
-
 static const struct flow *flow_of(const struct cm *cm, const struct frame *f)
 {
 	struct flow_key k;
@@ -480,7 +468,7 @@ static void set_missing(struct cm_report *r, const struct cm *cm, const struct f
 
 void explain_missing(struct cm *cm, uint64_t now)
 {
-	const struct buf *b = overdue(cm, now);
+	const struct buf *b = cm_waiting(cm).b;
 	const struct flow *fl;
 	struct cm_report *r;
 	struct frame f;
@@ -565,9 +553,8 @@ static void put_tcp(char *text, size_t size, const struct flow *fl, const struct
 
 void cm_explain(const struct cm *cm, uint64_t now, char *text, size_t size)
 {
-	const struct buf *frame = cm->age.head, *ack = cm->acks.head;
-	bool owed = ack && (!frame || ack->time < frame->time);
-	const struct buf *b = owed ? ack : frame;
+	const struct buf *b = cm_waiting(cm).b;
+	bool owed = b && b == cm->acks.head;
 	struct cm_report r = { 0 };
 	const struct flow *fl;
 	struct frame f;

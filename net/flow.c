@@ -12,7 +12,8 @@
  *
  * Making room. Every element is on one of two lists: `closed`, for those that may go first, and `live`.
  * Adding an element takes up to two closed ones that were not used for long off the table, so that
- * no timer is needed. A full table loses an element that its user calls idle, a closed one if there is any.
+ * no timer is needed. A full table loses an element that its user calls idle: a closed one, or, if few are
+ * closed, a live one.
  * Using an element does not move it, which would write to its neighbours' cache lines with each
  * frame; it is marked, and goes to the end of its list when its turn comes to be thrown out (CLOCK).
  * Only a bounded number of candidates is looked at.
@@ -361,6 +362,7 @@ void flow_set_closed(struct flow_table *t, struct flow_node *n, bool closed)
 		return;
 	unlink_node(list_of(t, n), n);
 	n->closed = closed;
+	t->nclosed += closed ? 1 : -1;
 	append_node(list_of(t, n), n);
 }
 
@@ -371,6 +373,7 @@ static void remove_node(struct flow_table *t, struct flow_node *n)
 	if (t->ops->drop)
 		t->ops->drop(t->opaque, n);
 	unlink_node(list_of(t, n), n);
+	t->nclosed -= n->closed;
 	n->next = t->free;
 	t->free = n;
 	t->n--;
@@ -400,10 +403,17 @@ static bool evict_from(struct flow_table *t, struct flow_list *l)
 			rotate(l);
 			continue;
 		}
+		t->evicted += !n->closed;
 		flow_del(t, n);
 		return true;
 	}
 	return false;
+}
+
+/* Who floods the table with elements that are not idle does not get those that are in use for long. */
+static bool make_room(struct flow_table *t)
+{
+	return evict_from(t, &t->closed) || (t->nclosed <= t->max / 4 && evict_from(t, &t->live));
 }
 
 static void expire(struct flow_table *t, uint64_t now)
@@ -460,7 +470,7 @@ struct flow_node *flow_add(struct flow_table *t, const struct flow_key *k, uint6
 	struct flow_node *n;
 
 	expire(t, now);
-	if (t->n >= t->max && !evict_from(t, &t->closed) && !evict_from(t, &t->live))
+	if (t->n >= t->max && !make_room(t))
 		return NULL;
 	if (!grow_slots(t) || !(n = take(t)))
 		return NULL;

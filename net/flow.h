@@ -57,11 +57,13 @@ struct flow_table {
 	uint32_t mask;       /* number of slots - 1 */
 	uint32_t made;       /* elements in chunks that were in use once */
 	size_t n, max, size; /* elements now, at most; bytes of one */
+	size_t nclosed;
 	uint64_t seed[6], close_us;
 	struct flow_list live, closed;
 	struct flow_node *free;
 	uint8_t **chunks;    /* each begins CHUNK elements; several of them may be one allocation */
 	size_t nchunks, memory;
+	uint64_t evicted;    /* elements thrown out that were not closed, ever */
 	const struct flow_ops *ops;
 	void *opaque;
 };

@@ -86,10 +86,10 @@ struct cm_ops {
 };
 
 struct cm_config {
-	size_t max_flows;       /* 0: 65536 */
+	size_t max_flows;       /* 0: 131072. When the table is full those go first that ended, and
+	                         * those whose peer has not proven yet that it gets what it is sent */
 	size_t max_held_bytes;  /* of PVM and SVM frames together, with overhead; 0: 64 MiB; beyond:
-	                         * CM_FULL; the SVM's, and beyond twice this the PVM's, are
-	                         * dropped, as a full switch would (their TCP repeats them) */
+	                         * CM_FULL, and see cm_is_full() */
 	uint32_t wait_min_us;   /* least and most time to wait for a missing answer; */
 	uint32_t wait_max_us;   /* 0: 20 ms, 200 ms. In between it follows the measured lag. A
 	                         * missing acknowledgement, which a guest may delay, has half of
@@ -97,8 +97,15 @@ struct cm_config {
 	uint64_t hash_seed;     /* random bits of the caller's, against chosen addresses; or 0 */
 };
 
+/* All memory of a cm, at most: per flow, for what is held, and what it takes in any case. */
+#define CM_FLOW_BYTES 320u
+#define CM_MEMORY(max_flows, max_held_bytes)                                                      \
+	((uint64_t)(max_flows) * (CM_FLOW_BYTES + 48u) + (uint64_t)(max_held_bytes) * 5u / 2u + (8u << 20))
+
 struct cm_stats {
 	uint64_t flows;                  /* now */
+	uint64_t flows_evicted;          /* ever: proven and not ended, but the table was full */
+	uint64_t memory;                 /* bytes allocated, now */
 	uint64_t held_packets, held_bytes; /* now */
 	uint64_t released, matched_bytes; /* ever */
 	uint64_t released_by_checkpoint;  /* frames, ever */
@@ -131,6 +138,11 @@ void cm_boundary(struct cm *cm, uint64_t epoch, uint64_t now_us);
 /* The secondary holds the complete checkpoint that begins `epoch`: all held from before leaves.
  * A frame of the SVM of `epoch` implies it, since that SVM was started from this checkpoint. */
 void cm_held(struct cm *cm, uint64_t epoch, uint64_t now_us);
+
+/* Too much is held: stop reading what the PVM says until cm_held() or cm_from_svm() has changed that, for a
+ * checkpoint is wanted already. Only to come to the boundary what was said before it has to be read on: as
+ * much again as max_held_bytes, overhead included, finds room. What is beyond is lost (cm_stats.dropped). */
+bool cm_is_full(const struct cm *cm);
 
 /* The SVM of the current epoch runs from now on: the time to wait for its answers counts from here.
  * Between cm_boundary() and this call, or the first frame of that SVM, CM_MISSING is not raised. */

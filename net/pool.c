@@ -193,12 +193,17 @@ void buf_unlink(struct buf_list *l, struct buf *b)
 	b->prev = b->next = NULL;
 }
 
+void buf_age_insert(struct buf_list *l, struct buf *b, struct buf *before)
+{
+	b->anext = before;
+	b->aprev = before ? before->aprev : l->tail;
+	*(b->aprev ? &b->aprev->anext : &l->head) = b;
+	*(before ? &before->aprev : &l->tail) = b;
+}
+
 void buf_age_append(struct buf_list *l, struct buf *b)
 {
-	b->aprev = l->tail;
-	b->anext = NULL;
-	*(l->tail ? &l->tail->anext : &l->head) = b;
-	l->tail = b;
+	buf_age_insert(l, b, NULL);
 }
 
 void buf_age_unlink(struct buf_list *l, struct buf *b)

@@ -29,6 +29,7 @@ struct buf {
 	struct buf *more;          /* the next fragment of this datagram */
 	uint8_t class, flags;      /* pool's class; TCP flags */
 	uint8_t shut;              /* owed: only because the SVM's window is closed */
+	uint8_t young;             /* on the list of that name (cm_priv.h) */
 	uint8_t data[];
 };
 
@@ -60,6 +61,8 @@ void buf_insert(struct buf_list *l, struct buf *after, struct buf *b);
 void buf_unlink(struct buf_list *l, struct buf *b);
 /* the same through aprev/anext */
 void buf_age_append(struct buf_list *l, struct buf *b);
+/* before == NULL: at the end */
+void buf_age_insert(struct buf_list *l, struct buf *b, struct buf *before);
 void buf_age_unlink(struct buf_list *l, struct buf *b);
 
 #endif

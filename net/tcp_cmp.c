@@ -524,6 +524,16 @@ static void peer_reset(struct cm *cm, struct flow *fl, uint32_t seq, uint64_t no
 	flow_set_closed(&cm->flows, &fl->node, true);
 }
 
+/* Does the peer acknowledge what the guest sent it? Who only pretends to be it cannot know the number. */
+static bool proves(const struct tcp_state *t, const struct frame *f)
+{
+	if (!(f->flags & TCP_ACK))
+		return false;
+	if (t->known & T_SYN)
+		return f->ack - t->isn - 1 < t->pvm_next - t->isn;
+	return t->known & T_PVM_ACK && t->pvm_seq - f->ack < CM_AHEAD_MAX;
+}
+
 void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
 {
 	struct tcp_state *t = &fl->tcp;
@@ -532,6 +542,8 @@ void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64
 		peer_reset(cm, fl, f->seq, now);
 		return;
 	}
+	if (!fl->proven && proves(t, f))
+		cm_prove(cm, fl);
 	if (f->flags & TCP_SYN)
 		tcp_peer_syn(fl, f);
 	if (f->flags & TCP_FIN)

@@ -97,7 +97,8 @@ static void new_incarnation(struct cm *cm, struct flow *fl, const struct frame *
 	fl->held = (struct buf_list){ 0 };
 	fl->bad = false;
 	cm_drop_owed(cm, fl);
-	flow_set_closed(&cm->flows, &fl->node, false);
+	flow_set_closed(&cm->flows, &fl->node, true);
+	fl->proven = false;
 	*t = (struct tcp_state){
 		.known = T_POS | T_SYN | T_SYN_WAIT | T_SYN_TOLD | (old.known & stays),
 		.matched = f->seq,

@@ -583,6 +583,9 @@ static void test_full(void)
 
 		say(false, &s);
 	}
+	CHECK(!bed.wants);
+	now = cm_next_tick(cm);
+	cm_tick(cm, now);
 	r = last(CM_FULL, CM_KIND_FLOWS);
 	CHECK(r->pvm.value == 64 && r->svm.value == 64);
 	end();
