@@ -48,6 +48,7 @@ static const struct key keys[] = {
 	{ "net", "bridge", KEY_NAME, FIELD(nic[0].bridge), 0, 0, "" },
 	{ "net", "tap", KEY_NAME, FIELD(nic[0].tap), 0, 0, "" },
 	{ "net", "offload", KEY_BOOL, FIELD(offload), 0, 0, "yes" },
+	{ "net", "flows", KEY_NUMBER, FIELD(flows), 1024, 4194304, "131072" },
 	{ "net", "capture", KEY_SIZE, FIELD(capture), 0, GIB, "0" },
 	{ "protection", "mode", KEY_MODE, FIELD(mode), 0, 0, "colo" },
 	{ "protection", "interval", KEY_TIME, FIELD(interval_us), 5000, 60000000, "50ms" },

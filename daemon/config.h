@@ -49,6 +49,7 @@ struct config {
 	struct config_nic nic[CONFIG_NICS_MAX];
 	unsigned int nics;
 	uint64_t offload; /* bool */
+	uint64_t flows;   /* at most, of each NIC */
 	uint64_t capture; /* bytes, 0: off */
 	/* [protection] */
 	uint64_t mode; /* enum config_mode */

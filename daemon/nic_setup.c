@@ -32,8 +32,9 @@ static int open_uplink(struct nic *n)
 static int make_modules(struct nic *n)
 {
 	const struct config *c = n->d->cfg;
-	struct tr_config tr_cfg = { 0 };
+	struct tr_config tr_cfg = { .max_flows = c->flows };
 	struct cm_config cfg = {
+		.max_flows = c->flows,
 		.max_held_bytes = c->held_max,
 		.wait_min_us = c->wait_min_us,
 		.wait_max_us = c->wait_max_us,
