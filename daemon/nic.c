@@ -201,8 +201,7 @@ static void translated_output(struct nic *n, const uint8_t *frame, size_t len, u
 	announce_learn(&n->who, frame, len, now);
 	framelog_add(&n->output, 0, now, frame, len);
 	nudge_saw(n->nudge, frame, len, now);
-	if (peer_has_room(&n->d->peer))
-		send_frame(n, PEER_OUTPUT, 0, frame, len);
+	send_frame(n, PEER_OUTPUT, 0, frame, len);
 }
 
 static void secondary_output(struct nic *n, uint8_t *frame, size_t len, uint64_t now)
@@ -246,21 +245,34 @@ static void vm_frame(void *arg, uint8_t *frame, size_t len)
 	}
 }
 
+/* what the VM says waits in its socket, as in a NIC's ring */
+static bool must_wait(const struct nic *n)
+{
+	return n->mode == NIC_SECONDARY && !n->deaf && !peer_has_room(&n->d->peer);
+}
+
 void nic_on_vm(void *arg, int events)
 {
 	struct nic *n = arg;
 
-	vmtap_receive(&n->vm, vm_frame, n);
+	if (must_wait(n))
+		watch_events(n->vm_watch, 0); /* again in nic_flush() */
+	else
+		vmtap_receive(&n->vm, vm_frame, n);
 }
 
 /* --- events --- */
 
 void nic_flush(struct daemon *d)
 {
-	if (!d->nics || d->nics->hold || !peer_has_room(&d->peer))
+	if (!d->nics)
 		return;
-	for_each_nic(d->nics, n)
-		watch_events(n->uplink_watch, UV_READABLE);
+	for_each_nic(d->nics, n) {
+		if (n->vm_watch && !must_wait(n))
+			watch_events(n->vm_watch, UV_READABLE);
+		if (!d->nics->hold && peer_has_room(&d->peer))
+			watch_events(n->uplink_watch, UV_READABLE);
+	}
 }
 
 static uint64_t tick_one(struct nic *n, uint64_t now_us)

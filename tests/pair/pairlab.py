@@ -7,7 +7,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 LAB = os.path.join(ROOT, "lab", "lab")
-COLO = os.path.join(ROOT, "build", "colo")
+COLO = os.environ.get("COLO_BIN") or os.path.join(ROOT, "build", "colo")
 
 TALK = ("import socket,sys; s=socket.create_connection((sys.argv[1],int(sys.argv[2])),20)\n"
         "s.sendall(sys.argv[3].encode()); s.shutdown(1); print(s.makefile('rb').read().decode())")
