@@ -248,6 +248,8 @@ static void vm_frame(void *arg, uint8_t *frame, size_t len)
 /* what the VM says waits in its socket, as in a NIC's ring */
 static bool must_wait(const struct nic *n)
 {
+	if (n->mode == NIC_PRIMARY)
+		return cm_is_full(n->cm) && !n->marker_due;
 	return n->mode == NIC_SECONDARY && !n->deaf && !peer_has_room(&n->d->peer);
 }
 
