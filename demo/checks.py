@@ -16,7 +16,7 @@ SSH_TIMEOUT = 40
 OFF_TIMEOUT = 40
 FSCK_TIMEOUT = 60
 BAD_KERNEL = re.compile(
-    r"\bBUG: |Oops|general protection|Call Trace|I/O error|EXT4-fs (error|warning)|Buffer I/O|corrupt|"
+    r"\bBUG: |\bOops\b|general protection|Call Trace|I/O error|EXT4-fs (error|warning)|Buffer I/O|corrupt|"
     r"soft lockup|hung_task|blocked for more than|segfault|bad checksum|checksum (error|invalid)|"
     r"Kernel panic|Remounting filesystem read-only", re.I)
 

@@ -63,6 +63,8 @@ class ReportTest(unittest.TestCase):
 
     def test_kernel_log(self):
         self.assertEqual(checks.kernel_log_bad("[0.1] Linux version\n[0.2] EXT4-fs (vda): mounted"), [])
+        self.assertEqual(checks.kernel_log_bad("no good estimate for loops_per_jiffy"), [])
+        self.assertEqual(len(checks.kernel_log_bad("[9.0] Internal error: Oops: 0002 [#1]")), 1)
         self.assertEqual(len(checks.kernel_log_bad("[9.0] EXT4-fs error (device vda)")), 1)
 
 
