@@ -373,7 +373,7 @@ static void input(struct nic *n, uint64_t number, const uint8_t *frame, size_t l
 	if (n->mode != NIC_SECONDARY)
 		return;
 	framelog_add(&n->input, number, now, frame, len);
-	if (!n->deaf)
+	if (!n->log_only)
 		survivor_input(n, frame, len, now);
 }
 
@@ -384,7 +384,7 @@ static void pvm_syn(struct nic *n, uint64_t epoch, const uint8_t *frame, size_t 
 	if (n->mode != NIC_SECONDARY)
 		return;
 	framelog_add(&n->input, epoch | SYN_FLAG, daemon_now_us(), frame, len);
-	if (!n->deaf && epoch == n->epoch)
+	if (!n->log_only && epoch == n->epoch)
 		tr_pvm_syn(n->tr, frame, len, daemon_now_us());
 }
 
@@ -416,7 +416,7 @@ bool nic_message(struct daemon *d, enum peer_type type, uint64_t epoch, const ui
 void nic_apply(struct daemon *d, const uint8_t nonce[AGENT_NONCE], uint64_t epoch)
 {
 	for_each_nic(d->nics, n) {
-		n->deaf = true;
+		n->deaf = n->log_only = true;
 		expect_marker(n, nonce, epoch);
 	}
 }
@@ -446,7 +446,9 @@ void nic_applied(struct daemon *d, uint64_t epoch, const uint64_t last_read[AGEN
 		/* the marker is there by now, if it has not been read yet */
 		while (n->marker_due && vmtap_receive(&n->vm, vm_frame, n))
 			;
+		/* in order: what has come since the marker is in the log as well, and only there */
 		framelog_each(&n->input, replay_one, &r);
+		n->log_only = false;
 		/* all of it has been used; a later checkpoint needs only what comes from now on, and
 		 * what its PVM may not have read: the log keeps its newest part by itself */
 	}
@@ -470,7 +472,7 @@ static void take_over(struct nic *n, uint64_t lost_at_us)
 	struct resend r = { .n = n };
 
 	n->mode = NIC_SURVIVOR;
-	n->marker_due = n->deaf = false;
+	n->marker_due = n->deaf = n->log_only = false;
 	tr_failover(n->tr, TIMESTAMP_BUMP_MS);
 	r.since_us = lost_at_us > RESEND_BEFORE_US ? lost_at_us - RESEND_BEFORE_US : 0;
 	announce_send(&n->who, on_release, n);

@@ -29,6 +29,7 @@ struct nic {
 	uint64_t marker_epoch;
 	uint64_t epoch;             /* of what comes from the VM now */
 	bool deaf;                  /* secondary, SVM being replaced: what it says does not count */
+	bool log_only;              /* likewise: what is for the SVM waits in `input` for nic_applied() */
 	struct framelog input, output; /* secondary */
 	struct announce who;        /* guest's addresses */
 	struct nudge *nudge;        /* secondary: the clients' connections */

@@ -174,7 +174,7 @@ static int prepare_one(struct nic *n)
 	}
 	n->given = 0;
 	n->mode = daemon_is_primary(n->d) ? NIC_PRIMARY : NIC_SECONDARY;
-	n->deaf = n->mode == NIC_SECONDARY; /* until the first marker */
+	n->deaf = n->log_only = n->mode == NIC_SECONDARY; /* until the first checkpoint */
 	n->vm_watch = watch_new(&n->d->loop, n->vm.sock, UV_READABLE, nic_on_vm, n);
 	return n->vm_watch ? 0 : -ENOMEM;
 }
