@@ -4,12 +4,28 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "daemon/config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define ENDED(field) (memchr(field, 0, sizeof(field)) != NULL)
+
+/* each text ends in its own field: what is beyond would lie in the next, where no sanitizer looks */
+static bool texts_end(const struct config *c)
+{
+	bool ok = ENDED(c->name) && ENDED(c->machine) && ENDED(c->accel) && ENDED(c->cpu) && ENDED(c->disk) &&
+		  ENDED(c->kernel) && ENDED(c->initrd) && ENDED(c->append) && ENDED(c->qemu) &&
+		  ENDED(c->nbdkit) && ENDED(c->primary) && ENDED(c->arbiter);
+
+	for (unsigned int i = 0; i < c->nhosts; i++)
+		ok = ok && ENDED(c->host[i].name) && ENDED(c->host[i].address) && ENDED(c->host[i].disk) &&
+		     ENDED(c->host[i].state);
+	return ok;
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -25,6 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (ftruncate(fd, 0) < 0 || pwrite(fd, data, size, 0) != (ssize_t)size || !c)
 		abort();
 	error[0] = 0;
+	memset(c, 'x', sizeof(*c));
 	if (config_load(c, path, size & 1 ? "host-a" : "b", error, sizeof(error)) == 0) {
 		if (c->nhosts != 2 || !*c->name || !config_disk(c) || !config_bridge(c, 0))
 			abort();
@@ -32,6 +49,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	} else if (!*error) {
 		abort(); /* a refusal without a reason */
 	}
+	if (!texts_end(c))
+		abort();
 	free(c);
 	return 0;
 }

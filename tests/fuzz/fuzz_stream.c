@@ -25,7 +25,8 @@ static struct {
 	uint32_t isn, peer_isn, top, base, held, ack_ok, ack_base, pvm_ack, nsent, nsent_base, nsent_held;
 	uint64_t now, epoch;
 	uint8_t said[SPAN + 2], left[SPAN + 2]; /* values; the FIN is at the position after the last byte */
-	bool fin_said[SPAN + 2], fin_left[SPAN + 2];
+	bool fin_said[SPAN + 2], fin_pvm[SPAN + 2], fin_left[SPAN + 2];
+	bool both_ended; /* at the same place */
 	uint32_t ack_left;
 } s;
 
@@ -61,7 +62,7 @@ static void judge(struct bed *b, const uint8_t *f, size_t n)
 	(void)b;
 	CHECK(checksums_ok(f, n) && parse_seg(f, n, false, &g));
 	if (g.flags & F_RST) {
-		CHECK(s.rst_said || s.rst_held || (g.ipid && g.ipid <= s.nsent_held) || s.v6 || s.fin_left[s.top ? s.top - 1 : 0]);
+		CHECK(s.rst_said || s.rst_held || (g.ipid && g.ipid <= s.nsent_held) || s.v6 || s.both_ended);
 		return;
 	}
 	if (g.flags & F_ACK && !(g.flags & F_SYN))
@@ -86,6 +87,8 @@ static void held(void)
 	s.nsent_held = s.nsent_base;
 	s.rst_held |= s.rst_base;
 	s.ack_ok = s.ack_base;
+	for (uint32_t pos = 0; pos < s.held && pos < SPAN + 2; pos++)
+		s.both_ended |= s.fin_pvm[pos]; /* the SVM is a copy */
 }
 
 static void say(bool pvm, struct tcp_spec *sp)
@@ -131,12 +134,14 @@ static void segment(bool pvm, uint8_t a, uint8_t b, uint8_t c)
 		if (!s.pos)
 			s.base = s.held = s.top = from;
 		s.pos |= n || c & 4 || c & 16;
+		s.fin_pvm[from + n] |= c & 4;
 		s.top = s.top > from + n + !!(c & 4) ? s.top : from + n + !!(c & 4);
 	} else {
 		for (uint32_t i = 0; i < n; i++)
 			s.said[from + i] |= bytes[i] == good(from + i) ? GOOD : BAD;
 		s.fin_said[from + n] |= c & 4;
 	}
+	s.both_ended |= (s.fin_pvm[from + n] && s.fin_said[from + n]);
 	say(pvm, &sp);
 }
 

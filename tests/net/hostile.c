@@ -182,22 +182,28 @@ static void all_leaves(struct state *s)
 	CHECK(st.held_packets == 0 && st.held_bytes == 0 && st.released == s->out);
 }
 
-/* A segment on a few ports in a small range of numbers, described by the record's first bytes; pairs of
- * offset and value after these damage it. Returns its length. */
+/* A segment on a few ports in a small range of numbers, described by the record's first bytes. Then come its
+ * options, or pairs of offset and value that damage it. Returns its length. */
 static size_t build_described(uint8_t *out, size_t room, const uint8_t *p, size_t n)
 {
 	static const uint8_t data[1400];
+	bool options = p[5] & 2;
 	struct tcp_spec t = {
 		.to_guest = p[0] & 1, .v6 = p[0] & 2, .vlan = p[0] & 4, .odd_ts = p[0] & 8, .partial = p[0] & 16,
-		.odd_opt = p[0] & 32 ? 19 : 0, .wscale = p[0] >> 6, .gport = 80, .pport = p[1] % 4,
+		.odd_opt = !options && p[0] & 32 ? 19 : 0, .wscale = p[0] >> 6, .gport = 80, .pport = p[1] % 4,
 		.flags = p[2], .seq = p[3] * 7u + (p[1] & 128 ? 0u - 900 : 0), .ack = p[4] * 5u,
-		.tsval = p[5] & 1 ? p[5] : 0, .nsack = p[5] >> 6, .window = p[6], .urg = p[6] & 7,
+		.tsval = p[5] & 1 ? p[5] : 0, .nsack = options ? 0 : p[5] >> 6, .window = p[6], .urg = p[6] & 7,
 		.data = data, .len = p[7] < 200 ? p[7] : (p[7] - 199u) * 24,
 	};
-	size_t len = build_tcp(out, &t);
+	size_t len;
 
+	if (options) {
+		t.raw_opt = p + 8;
+		t.raw_len = (n - 8 < 24 ? n - 8 : 24) & ~(size_t)3;
+	}
+	len = build_tcp(out, &t);
 	CHECK(len <= room);
-	for (size_t i = 8; i + 1 < n; i += 2)
+	for (size_t i = 8; !options && i + 1 < n; i += 2)
 		out[p[i] % len] ^= p[i + 1];
 	return len;
 }

@@ -147,7 +147,9 @@ static uint8_t *build_options(uint8_t *p, const struct tcp_spec *s)
 	}
 	while ((p - start) % 4)
 		*p++ = 1;
-	return p;
+	if (s->raw_len)
+		memcpy(p, s->raw_opt, s->raw_len);
+	return p + s->raw_len;
 }
 
 /* of the transport; the addresses lie right before it */
@@ -158,7 +160,7 @@ static uint32_t pseudo(const uint8_t *l4, bool v6, uint8_t proto, size_t n)
 
 size_t build_tcp(uint8_t *out, const struct tcp_spec *s)
 {
-	uint8_t opts[80], *tcp, *p;
+	uint8_t opts[120], *tcp, *p;
 	size_t olen = (size_t)(build_options(opts, s) - opts), n = 20 + olen + s->len;
 
 	p = build_eth(out, s->vlan, s->v6 ? 0x86dd : 0x0800);

@@ -49,6 +49,8 @@ struct tcp_spec {
 	uint16_t window, ipid;           /* window 0: some */
 	uint16_t urg;                    /* urgent pointer */
 	uint8_t odd_opt;                 /* kind of one more option, of 18 bytes; 0: none */
+	const uint8_t *raw_opt;          /* these after all others; a multiple of 4 */
+	size_t raw_len;
 	bool partial;                    /* checksum left to do, as with offloads */
 	bool shut;                       /* but 0 */
 	const void *data;
