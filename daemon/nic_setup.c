@@ -207,19 +207,30 @@ void nic_prepared(struct daemon *d)
 
 static json_t *one_status(struct nic *n)
 {
+	json_t *o = json_object();
 	struct cm_stats s;
+	struct tr_stats t;
+	size_t i;
 
 	cm_get_stats(n->cm, &s);
-	return json_pack("{s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I s:I}", "flows",
-			 (json_int_t)s.flows, "held_packets", (json_int_t)s.held_packets, "held_bytes",
-			 (json_int_t)s.held_bytes, "released", (json_int_t)s.released, "matched_bytes",
-			 (json_int_t)s.matched_bytes, "released_by_checkpoint",
-			 (json_int_t)s.released_by_checkpoint, "mismatches", (json_int_t)s.mismatches,
-			 "missing", (json_int_t)s.missing, "stale_svm_frames",
-			 (json_int_t)s.stale_svm_frames, "acks_clamped", (json_int_t)s.acks_clamped, "lag_us",
-			 (json_int_t)s.lag_us, "lan_rx", (json_int_t)n->lan_rx, "lan_tx",
-			 (json_int_t)n->lan_tx, "dropped_in", (json_int_t)n->dropped_in, "dropped_out",
-			 (json_int_t)n->dropped_out);
+	tr_get_stats(n->tr, &t);
+	const struct {
+		const char *key;
+		uint64_t value;
+	} all[] = {
+		{ "flows", s.flows }, { "flows_evicted", s.flows_evicted }, { "memory_bytes", s.memory },
+		{ "held_packets", s.held_packets }, { "held_bytes", s.held_bytes }, { "released", s.released },
+		{ "matched_bytes", s.matched_bytes }, { "released_by_checkpoint", s.released_by_checkpoint },
+		{ "mismatches", s.mismatches }, { "missing", s.missing }, { "full", s.full },
+		{ "dropped_held", s.dropped }, { "stale_svm_frames", s.stale_svm_frames },
+		{ "acks_clamped", s.acks_clamped }, { "lag_us", s.lag_us }, { "translated", t.entries },
+		{ "paired", t.paired_clients }, { "not_translated", t.full }, { "lan_rx", n->lan_rx },
+		{ "lan_tx", n->lan_tx }, { "dropped_in", n->dropped_in }, { "dropped_out", n->dropped_out },
+	};
+
+	for (i = 0; i < sizeof(all) / sizeof(*all); i++)
+		json_object_set_new(o, all[i].key, json_integer((json_int_t)all[i].value));
+	return o;
 }
 
 /* numbers add up, but for the lag: the longest */
