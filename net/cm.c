@@ -27,7 +27,7 @@
  * of the peer acknowledges it; else: the guest has sent again) is not proven. Such flows are made by
  * whoever sends from random addresses, since the guest answers. They are the first to go when the table is
  * full, and what they hold is on a list of its own, `young`, for which a checkpoint is wanted at most
- * once in YOUNG_US: two guests that are flooded drop different requests, or resort to SYN cookies at
+ * once in CM_YOUNG_US: two guests that are flooded drop different requests, or resort to SYN cookies at
  * different times. What finds no room in the table at all is held there, too.
  *
  * Bounds. Buffers of both VMs count together. Beyond max_held_bytes a checkpoint is wanted, and the owner
@@ -43,7 +43,6 @@
 #include "cm_priv.h"
 
 #define CLOSED_US 10000000u
-#define YOUNG_US 1000000u
 #define POOL_MAX(held) (2 * (held) + (held) / 2) /* net.h states it */
 
 static const char *const cause_names[CM_NCAUSES] = {
@@ -57,7 +56,7 @@ const char *cm_cause_name(enum cm_cause c)
 	return (unsigned)c < CM_NCAUSES ? cause_names[c] : "unknown";
 }
 
-static void want(struct cm *cm, enum cm_cause cause)
+void cm_want(struct cm *cm, enum cm_cause cause)
 {
 	uint64_t *const counts[CM_NCAUSES] = {
 		[CM_MISMATCH] = &cm->stats.mismatches,
@@ -77,11 +76,11 @@ void cm_full(struct cm *cm, enum cm_kind kind)
 {
 	if (!cm->wanted)
 		explain_full(cm, kind);
-	want(cm, CM_FULL);
+	cm_want(cm, CM_FULL);
 }
 
 /* at the end of each entry point, when the state is consistent */
-static void tell(struct cm *cm)
+void cm_tell(struct cm *cm)
 {
 	cm->at = NULL;
 	if (!cm->tell)
@@ -108,131 +107,14 @@ void cm_mismatch(struct cm *cm, struct flow *fl, enum cm_kind kind)
 		return;
 	}
 	if (is_stranger(fl))
-		cm->young_limit = cm->at_time + YOUNG_US;
-	want(cm, CM_MISMATCH);
+		cm->young_limit = cm->at_time + CM_YOUNG_US;
+	cm_want(cm, CM_MISMATCH);
 }
 
 void cm_emit(struct cm *cm, const uint8_t *frame, uint32_t len)
 {
 	cm->stats.released++;
 	cm->ops.release(cm->opaque, frame, len);
-}
-
-/* room for a frame of the PVM (hard) or bytes of the SVM? */
-static bool have_room(struct cm *cm, size_t n, bool pvm)
-{
-	size_t after = cm->pool.used + n + sizeof(struct buf);
-
-	if (after <= cm->cfg.max_held_bytes)
-		return true;
-	cm_full(cm, CM_KIND_HELD);
-	if (pvm && after <= 2 * cm->cfg.max_held_bytes)
-		return true;
-	cm->stats.dropped++;
-	return false;
-}
-
-static struct buf *get_buf(struct cm *cm, size_t n, bool pvm)
-{
-	struct buf *b;
-
-	if (!have_room(cm, n, pvm))
-		return NULL;
-	b = pool_get(&cm->pool, n);
-	if (!b || cm_is_full(cm))
-		cm_full(cm, CM_KIND_HELD);
-	if (b)
-		b->epoch = cm->epoch;
-	else
-		cm->stats.dropped++;
-	return b;
-}
-
-static struct buf_list *age_of(struct cm *cm, const struct buf *b)
-{
-	return b->young ? &cm->young : &cm->age;
-}
-
-struct buf *cm_hold(struct cm *cm, const struct frame *f, uint64_t now)
-{
-	struct buf *b = get_buf(cm, f->len, true);
-
-	if (!b)
-		return NULL;
-	memcpy(b->data, f->data, f->len);
-	b->len = f->len;
-	b->off = f->body;
-	b->body_len = f->body_len;
-	b->ack = f->ack;
-	b->flags = f->flags;
-	b->time = now;
-	b->young = cm->at_young;
-	buf_age_append(age_of(cm, b), b);
-	cm->stats.held_packets++;
-	cm->stats.held_bytes += b->len;
-	return b;
-}
-
-struct buf *cm_keep(struct cm *cm, struct flow *fl, uint32_t n)
-{
-	struct buf *b = get_buf(cm, n, false);
-
-	if (b && fl)
-		cm_busy(cm, fl);
-	return b;
-}
-
-static void free_held(struct cm *cm, struct buf *b)
-{
-	cm->stats.held_packets--;
-	cm->stats.held_bytes -= b->len;
-	dgram_unindex(b);
-	pool_put(&cm->pool, b);
-}
-
-void cm_drop(struct cm *cm, struct flow *fl, struct buf *b)
-{
-	buf_unlink(&fl->held, b);
-	buf_age_unlink(age_of(cm, b), b);
-	free_held(cm, b);
-}
-
-void cm_let_go(struct cm *cm, struct buf *b)
-{
-	cm_emit(cm, b->data, b->len);
-	buf_age_unlink(age_of(cm, b), b);
-	free_held(cm, b);
-}
-
-void cm_drop_held(struct cm *cm, struct flow *fl)
-{
-	struct buf *b;
-
-	while ((b = fl->held.head))
-		cm_drop(cm, fl, b);
-}
-
-void cm_drop_said(struct cm *cm, struct flow *fl)
-{
-	struct buf *b;
-
-	while ((b = fl->said.head)) {
-		buf_unlink(&fl->said, b);
-		if (b->flow)
-			dgram_forget(cm, b);
-		else
-			pool_put(&cm->pool, b);
-	}
-	fl->said_bytes = 0;
-}
-
-void cm_drop_owed(struct cm *cm, struct flow *fl)
-{
-	if (!fl->owed)
-		return;
-	buf_age_unlink(&cm->acks, fl->owed);
-	free_held(cm, fl->owed);
-	fl->owed = NULL;
 }
 
 void cm_busy(struct cm *cm, struct flow *fl)
@@ -255,36 +137,6 @@ static void not_busy(struct cm *cm, struct flow *fl)
 	*(fl->bprev ? &fl->bprev->bnext : &cm->busy) = fl->bnext;
 	if (fl->bnext)
 		fl->bnext->bprev = fl->bprev;
-}
-
-/* when a frame's waiting began: not before the SVM could have answered */
-static uint64_t since(const struct cm *cm, uint64_t time)
-{
-	return time > cm->run_time ? time : cm->run_time;
-}
-
-void cm_lag(struct cm *cm, uint64_t then, uint64_t now)
-{
-	uint64_t base = since(cm, then), lag = now > base ? now - base : 0;
-	int64_t error;
-
-	if (lag > cm->cfg.wait_max_us)
-		lag = cm->cfg.wait_max_us;
-	error = (int64_t)lag - cm->stats.lag_us;
-	cm->stats.lag_us = (uint32_t)(cm->stats.lag_us + error / 8);
-	error = (error < 0 ? -error : error) - cm->stats.lag_dev_us;
-	cm->stats.lag_dev_us = (uint32_t)(cm->stats.lag_dev_us + error / 8);
-}
-
-/* Mean and mean deviation, as TCP finds its retransmission time (RFC 6298), but twice as patient: a
- * checkpoint keeps every connection waiting, a late answer only its own. */
-uint64_t cm_patience(const struct cm *cm)
-{
-	uint64_t wait = 2ull * cm->stats.lag_us + 8ull * cm->stats.lag_dev_us;
-
-	if (wait < cm->cfg.wait_min_us)
-		return cm->cfg.wait_min_us;
-	return wait < cm->cfg.wait_max_us ? wait : cm->cfg.wait_max_us;
 }
 
 static bool flow_idle(const struct flow_node *n)
@@ -357,87 +209,19 @@ void cm_prove(struct cm *cm, struct flow *fl)
 		flow_set_closed(&cm->flows, &fl->node, false);
 }
 
-static void free_list(struct cm *cm, struct buf_list *l, bool release)
-{
-	struct buf *b;
-
-	while ((b = l->head)) {
-		buf_age_unlink(l, b);
-		if (release)
-			cm_emit(cm, b->data, b->len);
-		free_held(cm, b);
-	}
-}
-
-/* The acknowledgement that a flow owes to its peer waits for the boundary like a frame. */
-static void owed_to_before(struct cm *cm, struct flow *fl)
-{
-	struct buf *b = fl->owed;
-
-	if (!b)
-		return;
-	if (!tcp_owed_counts(fl)) {
-		cm_drop_owed(cm, fl);
-		return;
-	}
-	fl->owed = NULL;
-	buf_age_unlink(&cm->acks, b);
-	buf_age_append(&cm->before, b);
-}
-
-/* in order of arrival */
-static void young_to_age(struct cm *cm)
-{
-	struct buf *b, *after = cm->age.head;
-
-	while ((b = cm->young.head)) {
-		buf_age_unlink(&cm->young, b);
-		b->young = false;
-		while (after && after->time <= b->time)
-			after = after->anext;
-		buf_age_insert(&cm->age, b, after);
-	}
-	cm->alone = 0;
-}
-
-static void age_to_before(struct cm *cm)
-{
-	struct buf_list *a = &cm->age, *b = &cm->before;
-
-	young_to_age(cm);
-	if (!a->head)
-		return;
-	a->head->aprev = b->tail;
-	*(b->tail ? &b->tail->anext : &b->head) = a->head;
-	b->tail = a->tail;
-	*a = (struct buf_list){ 0 };
-}
-
 static void draw_boundary(struct cm *cm, uint64_t epoch)
 {
 	struct flow *fl;
 
-	age_to_before(cm);
+	held_to_before(cm);
 	frag_forget(cm);
 	cm->epoch = epoch;
 	while ((fl = cm->busy)) {
-		owed_to_before(cm, fl);
+		held_owed_to_before(cm, fl);
 		cm_sync(cm, fl);
 		not_busy(cm, fl);
 	}
 	cm->wanted = cm->tell = cm->svm_runs = false;
-}
-
-static void release_before(struct cm *cm)
-{
-	struct buf *b;
-
-	while ((b = cm->before.head) && b->epoch < cm->held_epoch) {
-		buf_age_unlink(&cm->before, b);
-		cm->stats.released_by_checkpoint++;
-		cm_emit(cm, b->data, b->len);
-		free_held(cm, b);
-	}
 }
 
 /* frames sent since the boundary repeat bytes, or acknowledgements, of before it: they may leave now */
@@ -526,7 +310,7 @@ void cm_from_pvm(struct cm *cm, const uint8_t *frame, size_t len, uint64_t now)
 		cm_hold(cm, &f, now);
 	else
 		compare_pvm(cm, &f, now);
-	tell(cm);
+	cm_tell(cm);
 }
 
 static void compare_svm(struct cm *cm, const struct frame *f, uint64_t now)
@@ -570,7 +354,7 @@ void cm_from_svm(struct cm *cm, uint64_t epoch, const uint8_t *frame, size_t len
 	cm_svm_runs(cm, now);
 	look_at(cm, &f, true, now);
 	compare_svm(cm, &f, now);
-	tell(cm);
+	cm_tell(cm);
 }
 
 void cm_from_client(struct cm *cm, const uint8_t *frame, size_t len, uint64_t now)
@@ -589,12 +373,12 @@ void cm_from_client(struct cm *cm, const uint8_t *frame, size_t len, uint64_t no
 
 void cm_boundary(struct cm *cm, uint64_t epoch, uint64_t now)
 {
-	peers_tell(cm);
 	(void)now;
+	peers_tell(cm);
 	if (epoch <= cm->epoch)
 		return;
 	draw_boundary(cm, epoch);
-	release_before(cm);
+	held_release_before(cm);
 }
 
 void cm_held(struct cm *cm, uint64_t epoch, uint64_t now)
@@ -603,18 +387,13 @@ void cm_held(struct cm *cm, uint64_t epoch, uint64_t now)
 	if (cm->mode == CM_PASS || epoch <= cm->held_epoch)
 		return;
 	cm->held_epoch = epoch;
-	release_before(cm);
+	held_release_before(cm);
 	if (cm_pending(cm))
 		return;
 	serve_all(cm, now);
 	if (cm_is_full(cm))
 		cm_full(cm, CM_KIND_HELD);
-	tell(cm);
-}
-
-bool cm_is_full(const struct cm *cm)
-{
-	return cm->mode != CM_PASS && cm->pool.used > cm->cfg.max_held_bytes;
+	cm_tell(cm);
 }
 
 void cm_svm_runs(struct cm *cm, uint64_t now)
@@ -632,15 +411,15 @@ void cm_start_epoch(struct cm *cm, uint64_t epoch, uint64_t now)
 		forget_flows(cm);
 	draw_boundary(cm, epoch);
 	cm->stats.released_by_checkpoint += cm->stats.held_packets;
-	free_list(cm, &cm->before, true);
+	held_release_all(cm);
 	cm->held_epoch = epoch;
 	cm_svm_runs(cm, now);
 }
 
 void cm_set_mode(struct cm *cm, enum cm_mode mode, uint64_t now)
 {
-	peers_tell(cm);
 	(void)now;
+	peers_tell(cm);
 	if (mode == cm->mode)
 		return;
 	cm->mode = mode;
@@ -649,77 +428,9 @@ void cm_set_mode(struct cm *cm, enum cm_mode mode, uint64_t now)
 	forget_flows(cm);
 	if (mode != CM_PASS)
 		return;
-	free_list(cm, &cm->before, true);
-	young_to_age(cm);
-	free_list(cm, &cm->age, true);
-	free_list(cm, &cm->acks, true);
+	held_release_all(cm);
 	cm->wanted = cm->tell = false;
 	cm->epoch = cm->held_epoch = cm->young_limit = 0;
-}
-
-static void wait_for(struct cm_waiting *w, const struct buf *b, uint64_t until)
-{
-	if (b && until < w->until)
-		*w = (struct cm_waiting){ b, until };
-}
-
-struct cm_waiting cm_waiting(const struct cm *cm)
-{
-	const struct buf *frame = cm->age.head, *young = cm->young.head, *ack = cm->acks.head;
-	uint64_t wait = cm_patience(cm), half = cm->cfg.wait_max_us / 2, until;
-	struct cm_waiting w = { NULL, UINT64_MAX };
-
-	wait_for(&w, frame, frame ? since(cm, frame->time) + wait : 0);
-	until = young ? since(cm, young->time) + wait : 0;
-	wait_for(&w, young, until > cm->young_limit ? until : cm->young_limit);
-	wait_for(&w, ack, ack ? since(cm, ack->time) + (wait > half ? wait : half) : 0);
-	return w;
-}
-
-uint64_t cm_next_tick(const struct cm *cm)
-{
-	if (cm->mode != CM_COMPARE || cm->wanted || cm_pending(cm) || !cm->svm_runs)
-		return UINT64_MAX;
-	return cm_waiting(cm).until;
-}
-
-/* Something that is held has waited long enough. Is it, or what follows and has as well, a datagram instead
- * of which the SVM said something else? */
-static struct flow *other_said(const struct cm *cm, const struct buf *b, uint64_t now)
-{
-	uint64_t wait = cm_patience(cm);
-
-	for (; b && since(cm, b->time) + wait <= now; b = b->anext)
-		if (b->flow && b->flow->said.head)
-			return b->flow;
-	return NULL;
-}
-
-static void give_up_waiting(struct cm *cm, uint64_t now)
-{
-	const struct buf *b = cm_waiting(cm).b;
-	struct flow *fl = b == cm->acks.head ? NULL : other_said(cm, b, now);
-
-	cm->at_time = now;
-	if (b->young)
-		cm->young_limit = now + YOUNG_US;
-	if (fl) {
-		cm_mismatch(cm, fl, CM_KIND_DATAGRAM);
-	} else if (b->young && cm->alone) {
-		cm_full(cm, CM_KIND_FLOWS);
-	} else {
-		explain_missing(cm, now);
-		want(cm, CM_MISSING);
-	}
-	tell(cm);
-}
-
-uint64_t cm_tick(struct cm *cm, uint64_t now)
-{
-	peers_tell(cm);
-	if (cm_next_tick(cm) <= now)
-		give_up_waiting(cm, now);
-	return cm_next_tick(cm);
 }
 
 void cm_get_stats(const struct cm *cm, struct cm_stats *out)

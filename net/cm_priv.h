@@ -171,15 +171,25 @@ void explain_missing(struct cm *cm, uint64_t now);
 void explain_full(struct cm *cm, enum cm_kind kind);
 
 /* cm.c */
+/* a checkpoint is wanted; its owner is told by cm_tell(), at the end of each entry point */
+void cm_want(struct cm *cm, enum cm_cause cause);
+void cm_tell(struct cm *cm);
 /* kind: which bound was met */
 void cm_full(struct cm *cm, enum cm_kind kind);
 /* The VMs differ, TCP: at `matched`, and one of the two is in the frame that is being looked at; else both
  * hold datagrams that the other has not said. */
 void cm_mismatch(struct cm *cm, struct flow *fl, enum cm_kind kind);
-/* how long a frame may wait for the SVM's */
-uint64_t cm_patience(const struct cm *cm);
 void cm_emit(struct cm *cm, const uint8_t *frame, uint32_t len);
-/* a copy of the frame in the list `age`; NULL: too much is held, the frame is lost */
+void cm_busy(struct cm *cm, struct flow *fl);
+/* the flow, in the current epoch; NULL: no room for it */
+struct flow *cm_flow(struct cm *cm, const struct flow_key *k, uint64_t now);
+/* bring a flow into the current epoch, before it is used */
+void cm_sync(struct cm *cm, struct flow *fl);
+/* the peer has proven to receive what the guest sends it */
+void cm_prove(struct cm *cm, struct flow *fl);
+
+/* held.c */
+/* a copy of the frame in the list `age`, or `young`; NULL: too much is held, the frame is lost */
 struct buf *cm_hold(struct cm *cm, const struct frame *f, uint64_t now);
 /* a buffer for n bytes of the SVM, or of an acknowledgement of the PVM; fl: or NULL */
 struct buf *cm_keep(struct cm *cm, struct flow *fl, uint32_t n);
@@ -190,14 +200,26 @@ void cm_drop(struct cm *cm, struct flow *fl, struct buf *b);
 void cm_drop_held(struct cm *cm, struct flow *fl);
 void cm_drop_said(struct cm *cm, struct flow *fl);
 void cm_drop_owed(struct cm *cm, struct flow *fl);
-void cm_busy(struct cm *cm, struct flow *fl);
-/* the flow, in the current epoch; NULL: no room for it */
-struct flow *cm_flow(struct cm *cm, const struct flow_key *k, uint64_t now);
+/* a boundary: all that is held, and what a flow owes, is before it */
+void held_to_before(struct cm *cm);
+void held_owed_to_before(struct cm *cm, struct flow *fl);
+/* what is before a boundary that is held leaves */
+void held_release_before(struct cm *cm);
+void held_release_all(struct cm *cm);
+
+/* waiting.c */
+/* for frames of flows that are not proven a checkpoint is wanted at most this often */
+#define CM_YOUNG_US 1000000u
 /* the SVM said at `now` what the PVM said at `then` */
 void cm_lag(struct cm *cm, uint64_t then, uint64_t now);
-
-/* bring a flow into the current epoch, before it is used */
-void cm_sync(struct cm *cm, struct flow *fl);
+/* how long a frame may wait for the SVM's */
+uint64_t cm_patience(const struct cm *cm);
+/* that of which the time to wait ends first, and when; NULL, UINT64_MAX: there is nothing */
+struct cm_waiting {
+	const struct buf *b;
+	uint64_t until;
+};
+struct cm_waiting cm_waiting(const struct cm *cm);
 
 /* peers.c */
 /* the TCP segment that was parsed into peers[npeers] */
@@ -209,15 +231,6 @@ static inline void peers_tell(struct cm *cm)
 	if (cm->npeers)
 		peers_tell_now(cm);
 }
-
-/* that of which the time to wait ends first, and when; NULL, UINT64_MAX: there is nothing */
-struct cm_waiting {
-	const struct buf *b;
-	uint64_t until;
-};
-struct cm_waiting cm_waiting(const struct cm *cm);
-/* the peer has proven to receive what the guest sends it */
-void cm_prove(struct cm *cm, struct flow *fl);
 
 static inline bool tcp_knows(const struct flow *fl, uint32_t what)
 {

@@ -17,8 +17,6 @@
 #include "net.h"
 #include "pool.h"
 
-#define CHUNK_BYTES (1u << 20)
-
 /* whole buffers: an acknowledgement or small answer, an Ethernet frame, a jumbo frame, the largest */
 static const uint32_t class_bytes[POOL_CLASSES] = {
 	384, 1728, 9344, (NET_FRAME_MAX + 319) & ~63u,
@@ -37,7 +35,7 @@ struct pool_chunk {
 void pool_init(struct pool *p, size_t max)
 {
 	memset(p, 0, sizeof(*p));
-	p->most = max / CHUNK_BYTES + POOL_CLASSES;
+	p->most = max / POOL_CHUNK + POOL_CLASSES;
 }
 
 void pool_fini(struct pool *p)
@@ -55,7 +53,12 @@ void pool_fini(struct pool *p)
 
 size_t pool_memory(const struct pool *p)
 {
-	return p->chunks * CHUNK_BYTES;
+	return p->chunks * POOL_CHUNK;
+}
+
+size_t pool_in_use(const struct pool *p)
+{
+	return (p->chunks - p->spares) * POOL_CHUNK;
 }
 
 static int class_for(size_t n)
@@ -68,7 +71,7 @@ static int class_for(size_t n)
 
 static uint32_t capacity(int class)
 {
-	return (CHUNK_BYTES - (uint32_t)sizeof(struct pool_chunk)) / class_bytes[class];
+	return (POOL_CHUNK - (uint32_t)sizeof(struct pool_chunk)) / class_bytes[class];
 }
 
 static bool has_room(const struct pool_chunk *c)
@@ -97,7 +100,7 @@ static struct pool_chunk *new_chunk(struct pool *p)
 	void *mem = NULL;
 	struct pool_chunk *c;
 
-	if (p->chunks >= p->most || posix_memalign(&mem, CHUNK_BYTES, CHUNK_BYTES) != 0)
+	if (p->chunks >= p->most || posix_memalign(&mem, POOL_CHUNK, POOL_CHUNK) != 0)
 		return NULL;
 	c = mem;
 	c->chain = p->all;
@@ -113,12 +116,12 @@ static struct pool_chunk *chunk_for(struct pool *p, int class)
 	if (c)
 		return c;
 	c = p->spare;
-	if (c)
+	if (c) {
 		take_out(&p->spare, c);
-	else
-		c = new_chunk(p);
-	if (!c)
+		p->spares--;
+	} else if (!(c = new_chunk(p))) {
 		return NULL;
+	}
 	c->class = (uint32_t)class;
 	c->used = c->made = 0;
 	c->free = NULL;
@@ -159,7 +162,7 @@ struct buf *pool_get(struct pool *p, size_t n)
 /* The last chunk of a class stays with it, for the next frame. */
 void pool_put(struct pool *p, struct buf *b)
 {
-	struct pool_chunk *c = (struct pool_chunk *)((uintptr_t)b & ~(uintptr_t)(CHUNK_BYTES - 1));
+	struct pool_chunk *c = (struct pool_chunk *)((uintptr_t)b & ~(uintptr_t)(POOL_CHUNK - 1));
 	struct pool_chunk **room = &p->room[c->class];
 
 	p->used -= class_bytes[b->class];
@@ -171,6 +174,7 @@ void pool_put(struct pool *p, struct buf *b)
 		return;
 	take_out(room, c);
 	push(&p->spare, c);
+	p->spares++;
 }
 
 void buf_insert(struct buf_list *l, struct buf *after, struct buf *b)

@@ -33,6 +33,9 @@ struct buf {
 	uint8_t data[];
 };
 
+#define POOL_CHUNK (1u << 20)
+#define POOL_RESERVE (POOL_CLASSES * POOL_CHUNK) /* a chunk of each class */
+
 struct pool_chunk;
 
 struct pool {
@@ -40,16 +43,18 @@ struct pool {
 	struct pool_chunk *spare;              /* chunks of no class, all free */
 	struct pool_chunk *all;
 	size_t used;         /* bytes of the buffers handed out, overhead included */
-	size_t chunks, most; /* allocated, and allowed */
+	size_t chunks, spares, most; /* allocated, of these spare, and allowed */
 };
 
-/* At most max bytes, and one chunk of each class, are ever allocated. */
+/* At most max bytes and POOL_RESERVE are ever allocated. */
 void pool_init(struct pool *p, size_t max);
 void pool_fini(struct pool *p);
 /* a buffer with room for at least n bytes, header zeroed; NULL: n is too large, or out of memory */
 struct buf *pool_get(struct pool *p, size_t n);
 void pool_put(struct pool *p, struct buf *b);
+/* bytes of all chunks, and of those that are not all free */
 size_t pool_memory(const struct pool *p);
+size_t pool_in_use(const struct pool *p);
 
 /* doubly linked lists through prev/next */
 struct buf_list {
