@@ -18,6 +18,7 @@ void finish(void)
 {
 	checkpoint();
 	CHECK(stats().released == bed.n && stats().held_packets == 0 && stats().held_bytes == 0);
+	CHECK(inside_keeps_nothing(cm));
 	bed_fini(&bed);
 }
 

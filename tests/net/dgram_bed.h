@@ -9,6 +9,8 @@
 #include "dgram_frames.h"
 
 struct cm_stats stats(void);
+/* cm_inside.c: no buffer is in use */
+bool inside_keeps_nothing(const struct cm *c);
 /* the frame of n bytes that was built last */
 void give(bool from_pvm, size_t n);
 /* with an IP id and TTL of its own for each VM */
@@ -23,7 +25,7 @@ void svm_says(const char *text);
 void request(void);
 /* how many left at once, without a checkpoint wanted */
 unsigned left(void);
-/* after a checkpoint nothing is left behind, nor lost */
+/* after a checkpoint nothing is left behind, no buffer either, nor lost */
 void finish(void);
 
 #endif

@@ -3,6 +3,7 @@
  * test_dgram.c - the rule for every kind of frame that is not TCP, one by one (ARCHITECTURE.md, Network)
  */
 #include "dgram_bed.h"
+#include "net/frame.h"
 
 /* --- UDP --- */
 
@@ -288,10 +289,68 @@ static void test_udp_to_be_cut_elsewhere(void)
 	frame[4] = 5;
 	give(false, n);
 	CHECK(left() == 1);
+	give(false, n);
+	frame[4] = 9;
+	give(true, n);
+	CHECK(left() == 0);
+	frame[4] = 5;
+	give(true, n);
+	CHECK(left() == 1);
 	finish();
 }
 
+/* what was matched does not count to what the SVM is ahead */
+static void test_svm_ahead_and_caught_up(void)
+{
+	static char text[1200];
+
+	begin();
+	memset(text, 'x', sizeof(text) - 1);
+	for (int i = 0; i < 8000; i++) {
+		snprintf(text, 10, "%d", i);
+		svm_says(text);
+		pvm_says(text);
+		CHECK(left() == 1);
+		free(bed.out[0].frame);
+		bed.n = bed.taken = 0;
+	}
+	CHECK(stats().dropped == 0);
+	bed_fini(&bed);
+}
+
 /* --- VLANs, IPv6 --- */
+
+/* with n headers in front; of the rest, `body` bytes are compared */
+static void extended(unsigned n, uint8_t first_len, bool found, size_t body)
+{
+	static const uint8_t kinds[] = { 0, 60, 43, 60 };
+	uint8_t buf[200] = { 0 }, *p = buf;
+	struct ip_spec s = { .v6 = true, .proto = n ? kinds[0] : 17, .payload = buf };
+	struct frame f;
+
+	for (unsigned i = 0; i < n; i++, p += 8)
+		p[0] = i + 1 < n ? kinds[(i + 1) % 4] : 17;
+	buf[1] = n ? first_len : buf[1];
+	s.len = 8 * n + put_udp(p, G, P, "text", 4, 0);
+	CHECK(frame_parse(&f, frame, build_ip(frame, &s)) == (found ? FRAME_UDP : FRAME_IP));
+	CHECK(f.body_len == body && (!found || f.sport == G));
+	give_ip(true, s);
+	CHECK(left() == 0);
+	give_ip(false, s);
+	CHECK(left() == 1);
+}
+
+static void test_ip6_extension_headers(void)
+{
+	begin();
+	for (unsigned n = 0; n < 8; n++)
+		extended(n, 0, true, 4);
+	extended(8, 0, false, 8 * 8 + 8 + 4); /* too many to look behind */
+	extended(1, 1, false, 4); /* reaches over the UDP header, which is none then */
+	extended(1, 2, false, 8 + 8 + 4); /* beyond the end */
+	extended(1, 255, false, 8 + 8 + 4);
+	finish();
+}
 
 static void test_vlans_are_apart(void)
 {
@@ -449,7 +508,7 @@ static void test_talk_of_neighbours_passes(void)
 static void test_what_bridges_keep_to_a_link_passes(void)
 {
 	static const uint8_t stp[6] = { 1, 0x80, 0xc2, 0, 0, 0 }, lldp[6] = { 1, 0x80, 0xc2, 0, 0, 14 };
-	static const uint8_t gmrp[6] = { 1, 0x80, 0xc2, 0, 0, 0x20 }, bpdu[38] = { 0x42, 0x42, 3 };
+	static const uint8_t gmrp[6] = { 1, 0x80, 0xc2, 0, 0, 0x10 }, bpdu[38] = { 0x42, 0x42, 3 };
 
 	begin();
 	give(true, build_raw(frame, stp, NULL, 38, bpdu, sizeof(bpdu)));
@@ -591,6 +650,8 @@ int main(void)
 	test_svm_ahead_is_bounded();
 	test_bytes_behind_the_packet();
 	test_udp_to_be_cut_elsewhere();
+	test_svm_ahead_and_caught_up();
+	test_ip6_extension_headers();
 	test_vlans_are_apart();
 	test_three_tags();
 	test_echo();

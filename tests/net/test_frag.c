@@ -8,10 +8,12 @@ static uint8_t big[65536];
 
 static void whole_udp(const char *end, size_t data)
 {
+	static uint8_t text[65536];
+
 	for (size_t i = 0; i < data; i++)
-		big[8 + i] = (uint8_t)(i * 7 + i / 256);
-	memcpy(big + 8 + data - strlen(end), end, strlen(end));
-	put_udp(big, G, P, big + 8, data, 0);
+		text[i] = (uint8_t)(i * 7 + i / 256);
+	memcpy(text + data - strlen(end), end, strlen(end));
+	put_udp(big, G, P, text, data, 0);
 }
 
 static void give_fragment(bool from_pvm, bool v6, uint32_t id, uint32_t from, uint32_t to, uint32_t len)
@@ -176,6 +178,74 @@ static void test_fragments_that_make_no_datagram(void)
 	finish();
 }
 
+/* without the piece that overlaps it would have been whole */
+static void test_overlap_spoils_a_datagram(void)
+{
+	begin();
+	whole_udp("", 4000);
+	give_fragments(false, false, 9, 4008, 1480);
+	give_fragment(true, false, 2, 0, 1480, 4008);
+	give_fragment(true, false, 2, 1472, 2960, 4008);
+	give_fragment(true, false, 2, 1480, 2960, 4008);
+	give_fragment(true, false, 2, 2960, 4008, 4008);
+	CHECK(left() == 0);
+	give_fragments(true, false, 3, 4008, 1480);
+	CHECK(left() == 3);
+	finish();
+}
+
+/* bytes behind a fragment would leave without having been compared */
+static void test_trailer_of_a_fragment(void)
+{
+	struct ip_spec s = { .proto = 17, .id = 1, .frag = true, .more = true, .payload = big, .len = 1480 };
+
+	begin();
+	whole_udp("", 2000);
+	give_fragments(false, false, 9, 2008, 1480);
+	give(true, build_ip(frame, &s) + 1);
+	give_fragment(true, false, 1, 1480, 2008, 2008);
+	CHECK(left() == 0);
+	s.payload = big + 1480;
+	s.offset = 1480;
+	s.len = 8;
+	s.more = false;
+	s.id = 5;
+	whole_udp("", 1480);
+	give_fragments(false, false, 10, 1488, 1480);
+	give_fragment(true, false, 5, 0, 1480, 1488);
+	build_ip(frame, &s);
+	give(true, VNET_HLEN + 60); /* padded to Ethernet's least size */
+	CHECK(left() == 2);
+	finish();
+}
+
+static void test_number_used_again_later(void)
+{
+	begin();
+	whole_udp("", 2000);
+	give_fragment(true, false, 1, 0, 1480, 2008);
+	give_fragment(false, false, 1, 0, 1480, 2008);
+	now += 1000000;
+	give_fragments(true, false, 1, 2008, 1480);
+	give_fragments(false, false, 1, 2008, 1480);
+	CHECK(left() == 2);
+	finish();
+}
+
+static void test_fragments_and_a_full_table(void)
+{
+	struct cm_config cfg = { .max_flows = 1 };
+
+	begin_with(&cfg);
+	pvm_says("holds the only place");
+	whole_udp("", 2000);
+	big[1]++; /* another port */
+	give_fragments(true, false, 1, 2008, 1480);
+	give_fragments(false, false, 1, 2008, 1480);
+	CHECK(bed_new(&bed) == 0 && stats().held_packets == 3);
+	finish();
+}
+
 static void test_fragment_groups_are_bounded(void)
 {
 	begin();
@@ -235,6 +305,10 @@ int main(void)
 	test_fragmented_answer_to_one_request();
 	test_fragmented_echo();
 	test_fragments_that_make_no_datagram();
+	test_overlap_spoils_a_datagram();
+	test_trailer_of_a_fragment();
+	test_number_used_again_later();
+	test_fragments_and_a_full_table();
 	test_fragment_groups_are_bounded();
 	test_atomic_fragment();
 	test_fragments_and_modes();

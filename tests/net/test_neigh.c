@@ -78,6 +78,50 @@ static void test_svm_asks_with_a_wrong_option(void)
 	finish();
 }
 
+/* a place in the table that another question takes is no answer to it */
+static void test_svm_asks_for_many(void)
+{
+	begin();
+	give(true, build_arp_of(frame, false, 1, 9, 1));
+	CHECK(left() == 1);
+	for (uint32_t i = 100; i < 160; i++)
+		CHECK(svm_asks_arp(9, i) == 1);
+	finish();
+}
+
+static void test_last_addresses_of_the_pvm(void)
+{
+	begin();
+	for (uint32_t i = 1; i <= 20; i++)
+		give(true, build_arp_of(frame, false, 2, i, 1));
+	CHECK(left() == 20);
+	for (uint32_t i = 1; i <= 20; i++)
+		CHECK(svm_asks_arp(i, 100 + i) == (i > 4));
+	finish();
+}
+
+static void test_svm_asks_in_the_pvms_vlan(void)
+{
+	static const struct ip_spec vlan = { .tags = 1, .vid = { 5 } };
+	uint8_t arp[28];
+	size_t n = build_arp_of(frame, false, 1, 9, 20);
+
+	begin();
+	memcpy(arp, frame + n - 28, 28);
+	give(true, n);
+	CHECK(left() == 1);
+	give(false, build_raw(frame, NULL, &vlan, 0x0806, arp, 28));
+	CHECK(left() == 0); /* the PVM never was there */
+	give(true, build_raw(frame, NULL, &vlan, 0x0806, arp, 28));
+	CHECK(left() == 1);
+	arp[27]++;
+	give(false, build_raw(frame, NULL, &vlan, 0x0806, arp, 28));
+	CHECK(left() == 1);
+	give(false, build_raw(frame, NULL, &vlan, 0x0806, arp, 27));
+	CHECK(left() == 0);
+	finish();
+}
+
 static void test_svm_asks_not_too_often(void)
 {
 	unsigned n = 0;
@@ -98,6 +142,9 @@ int main(void)
 	test_svm_asks_by_arp();
 	test_svm_asks_by_nd();
 	test_svm_asks_with_a_wrong_option();
+	test_svm_asks_for_many();
+	test_last_addresses_of_the_pvm();
+	test_svm_asks_in_the_pvms_vlan();
 	test_svm_asks_not_too_often();
 	puts("ok");
 	return 0;

@@ -113,7 +113,8 @@ static void test_which_connections(void)
 	saw(s, 1000);
 	s.ack++;
 	saw(s, 2000);
-	CHECK(send_since(0) == 1 && sent[0][lens[0] - 1] == 0xd5); /* the latest word counts */
+	CHECK(send_since(2000) == 1 && sent[0][lens[0] - 1] == 0xd5); /* the latest word counts */
+	CHECK(send_since(2001) == 0);
 	s.flags = F_RST;
 	saw(s, 3000);
 	CHECK(send_since(0) == 0);
