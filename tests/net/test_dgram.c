@@ -305,9 +305,8 @@ static void test_svm_ahead_and_caught_up(void)
 	static char text[1200];
 
 	begin();
-	memset(text, 'x', sizeof(text) - 1);
 	for (int i = 0; i < 8000; i++) {
-		snprintf(text, 10, "%d", i);
+		snprintf(text, sizeof(text), "%01190d", i);
 		svm_says(text);
 		pvm_says(text);
 		CHECK(left() == 1);

@@ -110,6 +110,7 @@ static void test_svm_asks_in_the_pvms_vlan(void)
 	memcpy(arp, frame + n - 28, 28);
 	give(true, n);
 	CHECK(left() == 1);
+	arp[27]++;
 	give(false, build_raw(frame, NULL, &vlan, 0x0806, arp, 28));
 	CHECK(left() == 0); /* the PVM never was there */
 	give(true, build_raw(frame, NULL, &vlan, 0x0806, arp, 28));
