@@ -73,8 +73,8 @@ LOADS = [
     _latency("ssh", "ssh, a line typed", "ssh", modes=ONE_GUEST),
     _latency("websocket", "WebSocket echo", "websocket"),
     _latency("ping", "ping", "ping"),
-    _latency("echo", "echo of 32 bytes", "echo", longer=2, lockstep=True),
-    _latency("dns-c1", "DNS over UDP, c1", "dns1", longer=2, lockstep=True),
+    _latency("echo", "echo of 32 bytes", "echo", longer=3, lockstep=True),
+    _latency("dns-c1", "DNS over UDP, c1", "dns1", longer=3, lockstep=True),
 ]
 
 BY_NAME = {load.name: load for load in LOADS}
