@@ -11,8 +11,8 @@
  * The VMs open connections to the client as well, 100 per second and bulk transfers, each to a port of
  * its own; the kernels choose ports and ISNs as they like. One of the kinds goes over IPv6.
  *
- * In the last phase the PVM dies in the middle of open connections and the SVM serves alone; every
- * connection must go on without a byte wrong.
+ * One phase goes through TCP's odd corners (real_app.h). In the last the PVM dies in the
+ * middle of open connections and the SVM serves alone; every connection must go on without a byte wrong.
  *
  * The TAPs have offloads: frames of up to 64 KiB, checksums not done; with `plain` they have none. The seed
  * 0 takes one from the clock.
@@ -35,8 +35,9 @@
 #include <unistd.h>
 
 #include "net_test.h"
+#include "real_app.h"
 
-enum { PVM, SVM, CLIENT, NODES, PORT = 7000, CLIENTS = 6, DIALERS = 3, SKIP = 77, DEADLINE_S = 60 };
+enum { PVM, SVM, CLIENT, NODES, PORT = 7000, CLIENTS = 6, DIALERS = 3, ODD = 10, SKIP = 77, DEADLINE_S = 60 };
 
 struct node {
 	int ns, tap;
@@ -53,7 +54,7 @@ static struct cm *cm;
 static struct tr *tr;
 static bool pvm_dead, plain;
 static uint64_t frames[NODES], lost;
-static struct process processes[CLIENTS + 2 * DIALERS];
+static struct process processes[CLIENTS + 2 * DIALERS + ODD];
 static int running;
 static struct rnd rnd;
 static uint32_t loss_permille;
@@ -87,6 +88,7 @@ static int listen_here(int port)
 	int s = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0), no = 0;
 
 	setsockopt(s, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
+	app_prepare_listener(s);
 	if (bind(s, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(s, 100) < 0)
 		skip("listen");
 	return s;
@@ -97,7 +99,7 @@ static struct node make_node(const char *address, const char *address6, const ch
 	struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
 	unsigned offloads = plain ? 0 : TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
 	struct node n;
-	char cmd[400];
+	char cmd[600];
 
 	if (unshare(CLONE_NEWNET) < 0)
 		skip("unshare");
@@ -107,7 +109,9 @@ static struct node make_node(const char *address, const char *address6, const ch
 	if (n.ns < 0 || n.tap < 0 || ioctl(n.tap, TUNSETIFF, &ifr) < 0 || ioctl(n.tap, TUNSETOFFLOAD, offloads) < 0)
 		skip("/dev/net/tun");
 	snprintf(cmd, sizeof(cmd),
-		"sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 && ip link set lo up && "
+		"sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 net.ipv4.tcp_ecn=1 "
+		"net.ipv4.tcp_ecn_fallback=0 "
+		"net.ipv4.tcp_fastopen=3 net.ipv4.tcp_fastopen_key=1-2-3-4 && ip link set lo up && "
 		"ip link set eth0 address %s txqueuelen 20000 up && ip addr add %s/24 dev eth0 && "
 		"ip addr add %s/64 dev eth0 nodad", mac, address, address6);
 	run(cmd);
@@ -128,124 +132,16 @@ static pid_t fork_in(const struct node *n)
 	return 0;
 }
 
-/* --- the application: one byte says what to do, four how much --- */
-
-static uint8_t pattern(uint32_t i)
-{
-	return (uint8_t)(i ^ i >> 8 ^ i >> 16);
-}
-
-static bool all(int fd, void *data, size_t len, bool in)
-{
-	uint8_t *p = data;
-
-	while (len) {
-		ssize_t n = in ? read(fd, p, len) : write(fd, p, len);
-
-		if (n <= 0)
-			return false;
-		p += n;
-		len -= (size_t)n;
-	}
-	return true;
-}
-
-static void fill(uint8_t *p, uint32_t from, uint32_t n)
-{
-	for (uint32_t i = 0; i < n; i++)
-		p[i] = pattern(from + i);
-}
-
-static bool send_pattern(int fd, uint32_t len)
-{
-	uint8_t chunk[16384];
-
-	for (uint32_t n, i = 0; i < len; i += n) {
-		n = len - i < sizeof(chunk) ? len - i : sizeof(chunk);
-		fill(chunk, i, n);
-		if (!all(fd, chunk, n, false))
-			return false;
-	}
-	return true;
-}
-
-static bool check_pattern(int fd, uint32_t len)
-{
-	uint8_t chunk[16384], want[16384];
-
-	for (uint32_t n, i = 0; i < len; i += n) {
-		n = len - i < sizeof(chunk) ? len - i : sizeof(chunk);
-		fill(want, i, n);
-		if (!all(fd, chunk, n, true) || memcmp(chunk, want, n) != 0)
-			return false;
-	}
-	return true;
-}
-
-static void serve(int fd)
-{
-	uint8_t cmd[5], ok = 'k';
-	uint32_t n;
-
-	while (all(fd, cmd, 5, true)) {
-		memcpy(&n, cmd + 1, 4);
-		if (cmd[0] == 'D' && !send_pattern(fd, n))
-			return;
-		if (cmd[0] == 'U' && (!check_pattern(fd, n) || !all(fd, &ok, 1, false)))
-			return;
-	}
-}
-
-static void server(int s)
-{
-	int one = 1, fd;
-
-	signal(SIGCHLD, SIG_IGN);
-	while ((fd = accept(s, NULL, NULL)) >= 0) {
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-		if (fork() == 0) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			serve(fd);
-			_exit(0);
-		}
-		close(fd);
-	}
-	_exit(1);
-}
-
-static int dial(const char *address, int port)
-{
-	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port) };
-	int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-
-	inet_pton(AF_INET6, address, &a.sin6_addr);
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0)
-		return fd;
-	close(fd);
-	return -1;
-}
-
-static bool ask(int fd, char what, uint32_t n)
-{
-	uint8_t cmd[5] = { (uint8_t)what }, ok;
-
-	memcpy(cmd + 1, &n, 4);
-	if (!all(fd, cmd, 5, false))
-		return false;
-	if (what == 'D')
-		return check_pattern(fd, n);
-	return send_pattern(fd, n) && all(fd, &ok, 1, true) && ok == 'k';
-}
+/* --- who talks --- */
 
 static bool session(int k, struct rnd *r)
 {
-	int fd = dial(k % 2 ? "fd99::2" : "::ffff:10.99.0.2", PORT), rounds = k % 3 == 0 ? 300 : 6;
+	int fd = app_dial(k % 2 ? "fd99::2" : "::ffff:10.99.0.2", PORT), rounds = k % 3 == 0 ? 300 : 6;
 	uint32_t most = k % 3 == 0 ? 2000 : 2000000;
 	bool ok = fd >= 0;
 
 	for (int i = 0; ok && i < rounds; i++)
-		ok = ask(fd, k % 3 == 2 ? 'U' : 'D', 1 + rnd_below(r, most));
+		ok = app_ask(fd, k % 3 == 2 ? 'U' : 'D', 1 + rnd_below(r, most));
 	if (fd >= 0)
 		close(fd);
 	return ok;
@@ -268,6 +164,20 @@ static void client(int k, double secs)
 	_exit(0);
 }
 
+/* one of TCP's odd corners, again and again */
+static void odd_client(int k, double secs)
+{
+	uint64_t end = now_us() + (uint64_t)(secs * 1e6);
+
+	do {
+		if (!app_odd(k, k % 2 ? "fd99::2" : "::ffff:10.99.0.2", PORT)) {
+			fprintf(stderr, "%s broke: %s\n", app_odd_name(k), strerror(errno));
+			_exit(1);
+		}
+	} while (now_us() < end);
+	_exit(0);
+}
+
 /* A program of the guest, which runs in both: the same connections in the same order. What it asks for is
  * left to chance, of the same seed. */
 static void dialer(int k, double secs)
@@ -284,8 +194,8 @@ static void dialer(int k, double secs)
 
 		if (t < due)
 			usleep((useconds_t)(due - t));
-		fd = dial(peers[k], PORT + 1 + k);
-		if (fd < 0 || !ask(fd, k == 2 ? 'U' : 'D', n)) {
+		fd = app_dial(peers[k], PORT + 1 + k);
+		if (fd < 0 || !app_ask(fd, k == 2 ? 'U' : 'D', n)) {
 			fprintf(stderr, "dialer %d: connection %d broke: %s\n", k, i, strerror(errno));
 			_exit(1);
 		}
@@ -514,6 +424,26 @@ static void phase(const char *what, double secs, double die_after_s, uint32_t lo
 	CHECK(ts.paired_clients - ts_before.paired_clients >= (uint64_t)(die_after_s > 0 ? 50 : 100 * secs));
 }
 
+/* half-closes, resets, closed windows, urgent data and the like, besides ordinary traffic */
+static void odd_phase(double secs, uint32_t loss)
+{
+	uint64_t start_us = now_us();
+	struct cm_stats st;
+	bool ok;
+
+	loss_permille = loss;
+	for (int k = 0; k < 2; k++)
+		start(CLIENT, client, k, secs);
+	for (int k = 0; k < ODD && app_odd_name(k); k++)
+		start(CLIENT, odd_client, k, secs);
+	ok = wire(0);
+	report("odd corners", start_us);
+	if (!ok)
+		show_sockets();
+	cm_get_stats(cm, &st);
+	CHECK(ok && st.mismatches == 0 && st.dropped == 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct cm_ops ops = { on_release, on_want, on_syn };
@@ -529,7 +459,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < NODES; i++)
 		for (int k = 0; k <= DIALERS; k++)
 			if (fork_in(&nodes[i]) == 0)
-				server(nodes[i].listeners[k]);
+				app_server(nodes[i].listeners[k]);
 	cm = cm_new(NULL, &ops, NULL);
 	tr = tr_new(NULL, &tr_ops, NULL);
 	CHECK(cm && tr);
@@ -537,6 +467,7 @@ int main(int argc, char **argv)
 	cm_start_epoch(cm, 1, now_us());
 	phase("same", 2, 0, 0);
 	phase("with loss", 2, 0, 5);
+	odd_phase(3, 0);
 	phase("failover", 3, 1.5, 0);
 	cm_free(cm);
 	tr_free(tr);
