@@ -16,7 +16,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { SPAN = 600, FRAMES = 4096, GOOD = 1, BAD = 2 };
-enum op { PVM_DATA, PVM_DATA2, SVM_DATA, SVM_DATA2, PVM_ACK, SVM_ACK, PEER, BOUNDARY, HELD, RUNS, SYN_PVM,
+enum op { PVM_DATA, PVM_RUN, SVM_DATA, SVM_RUN, PVM_ACK, SVM_ACK, PEER, BOUNDARY, HELD, RUNS, SYN_PVM,
 	SYN_SVM, RST_PVM, RST_SVM, TIME, FAR, NOPS };
 
 static struct {
@@ -145,6 +145,15 @@ static void segment(bool pvm, uint8_t a, uint8_t b, uint8_t c)
 	say(pvm, &sp);
 }
 
+/* some segments in a row */
+static void series(bool pvm, uint8_t a, uint8_t b, uint8_t c)
+{
+	uint32_t from = a | (c & 3u) << 8;
+
+	for (int i = 0; i < 8 && from < SPAN; i++, from += b % 64u)
+		segment(pvm, (uint8_t)from, b, (uint8_t)((c & 0xe8) | from >> 8));
+}
+
 static void syn(bool pvm)
 {
 	struct tcp_spec sp = spec(s.client ? F_SYN : F_SYN | F_ACK, 0u - 1, 0, 60);
@@ -215,10 +224,10 @@ static void pure(bool pvm, uint8_t a, uint8_t b, uint8_t c)
 static void run(uint8_t op, uint8_t a, uint8_t b, uint8_t c)
 {
 	switch ((enum op)(op % NOPS)) {
-	case PVM_DATA:
-	case PVM_DATA2: segment(true, a, b, c); break;
-	case SVM_DATA:
-	case SVM_DATA2: segment(false, a, b, c); break;
+	case PVM_DATA: segment(true, a, b, c); break;
+	case SVM_DATA: segment(false, a, b, c); break;
+	case PVM_RUN:
+	case SVM_RUN: series(op % NOPS == PVM_RUN, a, b, c); break;
 	case PVM_ACK: pure(true, a, b, c); break;
 	case SVM_ACK: pure(false, a, b, c); break;
 	case PEER: peer(a, b, c); break;
