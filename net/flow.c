@@ -54,6 +54,7 @@ static inline uint64_t load64(const void *p)
 
 static inline void key_words(const struct flow_key *k, uint64_t w[WORDS])
 {
+#pragma GCC unroll 6
 	for (int i = 0; i < WORDS; i++)
 		w[i] = load64((const uint8_t *)k + 8 * i);
 }
@@ -70,11 +71,11 @@ static inline uint32_t hash_words(const struct flow_table *t, const uint64_t w[W
 
 static inline bool has_key(const struct flow_node *n, const uint64_t w[WORDS])
 {
-	uint64_t v[WORDS], differ = 0;
+	uint64_t differ = 0;
 
-	key_words(&n->key, v);
+#pragma GCC unroll 6
 	for (int i = 0; i < WORDS; i++)
-		differ |= v[i] ^ w[i];
+		differ |= load64((const uint8_t *)&n->key + 8 * i) ^ w[i];
 	return !differ;
 }
 
