@@ -554,6 +554,18 @@ void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64
 		flow_set_closed(&cm->flows, &fl->node, true);
 }
 
+/* What waits only for an urgent mark ends below `matched`, and has not left all the same. */
+static uint32_t safe_position(const struct flow *fl)
+{
+	uint32_t pos = fl->tcp.matched;
+
+	if (!tcp_knows(fl, T_PVM_URG | T_SVM_URG))
+		return pos;
+	for (const struct buf *b = fl->held.head; b; b = b->next)
+		pos = seq_min(pos, b->seq);
+	return pos;
+}
+
 void tcp_new_epoch(struct flow *fl, bool was_held)
 {
 	struct tcp_state *t = &fl->tcp;
@@ -561,7 +573,7 @@ void tcp_new_epoch(struct flow *fl, bool was_held)
 	uint32_t ack = was_held ? t->ack_ok : t->ack_safe;
 
 	if (was_held)
-		t->safe = t->matched;
+		t->safe = safe_position(fl);
 	t->matched = t->pvm_next;
 	t->urg_safe = tcp_knows(fl, T_PVM_URG) ? seq_max(t->pvm_next, t->pvm_urg) : t->pvm_next;
 	t->known &= ~(uint32_t)(T_SYN_WAIT | T_SYN_TOLD | T_SVM_SYN | T_SVM_FIN | T_SVM_RST | T_SVM_WINDOW |
