@@ -42,6 +42,7 @@ enum {
 	T_AUTH = 1 << 21,    /* its segments are signed: none may be altered */
 	T_SYN_TOLD = 1 << 22, /* the translator knows of the PVM's SYN in this epoch */
 	T_PVM_URG = 1 << 23,
+	T_PEER_ACK = 1 << 24,
 };
 
 /* TCP flags that frame.h has no use for */
@@ -66,6 +67,7 @@ struct tcp_state {
 	uint32_t pvm_urg, svm_urg; /* urgent marks: after the last urgent byte */
 	uint32_t urg_safe; /* marks up to here were said before this epoch */
 	/* of the handshake */
+	uint32_t peer_ack; /* highest of the peer */
 	uint32_t isn, svm_isn, syn_ack, svm_syn_ack, peer_isn; /* svm_isn: in the SVM's own count */
 	uint32_t first;    /* position of the first payload seen, where the SYN was not */
 	uint64_t syn_opts, svm_syn_opts;
@@ -252,6 +254,8 @@ void tcp_leave(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t n
 void tcp_leave_ack(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now);
 /* a pure ACK of the SVM, which has been taken note of: does the peer have to see it? */
 void tcp_forward_ack(struct cm *cm, struct flow *fl, const struct frame *f);
+/* the SVM says again what both have said: let the peer acknowledge it again */
+void tcp_ask_peer(struct cm *cm, struct flow *fl, const struct frame *f);
 /* held frames that can leave go */
 void tcp_release(struct cm *cm, struct flow *fl, uint64_t now);
 /* and what is owed */

@@ -389,6 +389,17 @@ static void note_svm_fin(struct flow *fl, uint32_t fin)
 }
 
 /* payload or FIN; for a SYN `seq` is that of the first byte after it */
+/* The peer has all of it. (A keep-alive looks like the last byte, and asks by itself.) */
+static bool is_acknowledged(const struct flow *fl, const struct view *v)
+{
+	const struct tcp_state *t = &fl->tcp;
+
+	return v->len && tcp_knows(fl, T_POS) && !seq_after(v->seq + v->len, t->matched) &&
+	       tcp_knows(fl, T_PEER_ACK) && !seq_after(v->seq + v->len, t->peer_ack) &&
+	       !(v->len == 1 && v->seq + 1 == t->matched) &&
+	       (!tcp_knows(fl, T_SYN) || seq_after(v->seq, t->isn));
+}
+
 static void svm_data(struct cm *cm, struct flow *fl, const struct frame *f, uint32_t seq)
 {
 	struct view v = { seq, f->body_len, f->data + f->body };
@@ -396,6 +407,8 @@ static void svm_data(struct cm *cm, struct flow *fl, const struct frame *f, uint
 
 	if (fl->bad || !is_near(cm, fl, end))
 		return;
+	if (is_acknowledged(fl, &v))
+		tcp_ask_peer(cm, fl, f);
 	if (f->flags & TCP_FIN)
 		note_svm_fin(fl, end);
 	advance(cm, fl, NULL, &v);
@@ -546,6 +559,10 @@ void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64
 		cm_prove(cm, fl);
 	if (f->flags & TCP_SYN)
 		tcp_peer_syn(fl, f);
+	if (f->flags & TCP_ACK) {
+		t->peer_ack = tcp_knows(fl, T_PEER_ACK) ? seq_max(t->peer_ack, f->ack) : f->ack;
+		t->known |= T_PEER_ACK;
+	}
 	if (f->flags & TCP_FIN)
 		t->known |= T_PEER_FIN;
 	if (f->flags & TCP_ACK && tcp_knows(fl, T_PVM_FIN) && f->ack == t->pvm_fin + 1)

@@ -17,6 +17,11 @@
  * tell the peer which: while it is behind, they leave (with the PVM's sequence number and timestamp), the
  * repeated ones too, and what leaves of the PVM loses its SACK option, which would say the opposite.
  *
+ * The other way round, an SVM may have missed an acknowledgement of the peer that the PVM has, and repeat what
+ * both have said. The PVM says no more until the SVM does, so the peer would never acknowledge again. The
+ * SVM's segment leaves without its payload: below what the peer expects, that is answered by an ACK
+ * (RFC 9293, 3.10.7.4), which goes to both.
+ *
  * Window. The peer may send only what both VMs have room for: the right edge of what leaves is the lesser
  * of both, or, where the scale is unknown (the connection is older than its entry), the lesser number.
  * An ACK of the PVM that would only have moved the window beyond the SVM's does not leave, since it
@@ -311,28 +316,55 @@ void tcp_leave_ack(struct cm *cm, struct flow *fl, const struct frame *f, uint64
 	}
 }
 
+/* can a segment of the SVM leave in the PVM's place? */
+static bool svm_may_speak(const struct flow *fl, const struct frame *f)
+{
+	return tcp_knows(fl, T_PVM_ACK) && (f->ts != 0) == tcp_knows(fl, T_PVM_TS) && !tcp_knows(fl, T_AUTH) &&
+	       !(f->flags & TCP_URG);
+}
+
+/* a segment of the SVM without payload leaves */
+static void emit_of_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint32_t seq, uint32_t ack,
+	uint16_t window)
+{
+	memcpy(cm->scratch, f->data, f->len);
+	frame_tcp_set32(cm->scratch, f, FRAME_TCP_SEQ(f), seq);
+	frame_tcp_set32(cm->scratch, f, FRAME_TCP_ACK(f), ack);
+	frame_tcp_set_window(cm->scratch, f, window);
+	if (f->ts)
+		frame_tcp_set32(cm->scratch, f, f->ts, ts_left(fl, fl->tcp.pvm_ts));
+	if (ack != f->ack)
+		frame_tcp_drop_sack(cm->scratch, f);
+	cm_emit(cm, cm->scratch, f->len);
+	ack_left(cm, fl, ack, window);
+}
+
+void tcp_ask_peer(struct cm *cm, struct flow *fl, const struct frame *f)
+{
+	const struct tcp_state *t = &fl->tcp;
+	uint8_t bare[FRAME_ACK_MAX];
+	struct frame g;
+	uint32_t ack;
+
+	if (!(f->flags & TCP_ACK) || !svm_may_speak(fl, f) || f->body > FRAME_ACK_MAX)
+		return;
+	frame_parse(&g, bare, frame_make_ack(bare, f, f->seq));
+	ack = seq_min(f->ack, t->pvm_ack);
+	emit_of_svm(cm, fl, &g, f->seq, ack, window_allowed(cm, fl, t->pvm_ack, t->pvm_window, ack));
+}
+
 void tcp_forward_ack(struct cm *cm, struct flow *fl, const struct frame *f)
 {
 	struct tcp_state *t = &fl->tcp;
 	uint32_t ack;
 	uint16_t window;
 
-	if (!tcp_knows(fl, T_PVM_ACK) || (f->ts != 0) != tcp_knows(fl, T_PVM_TS) ||
-	    tcp_knows(fl, T_AUTH) || f->flags & TCP_URG)
+	if (!svm_may_speak(fl, f))
 		return;
 	ack = seq_min(f->ack, t->pvm_ack);
 	window = window_allowed(cm, fl, t->pvm_ack, t->pvm_window, ack);
 	if (!seq_after(t->pvm_ack, f->ack) &&
 	    !(tcp_knows(fl, T_ACK_OUT) && ack == t->ack_out && window > t->window_out))
 		return;
-	memcpy(cm->scratch, f->data, f->len);
-	frame_tcp_set32(cm->scratch, f, FRAME_TCP_SEQ(f), t->pvm_seq);
-	frame_tcp_set32(cm->scratch, f, FRAME_TCP_ACK(f), ack);
-	frame_tcp_set_window(cm->scratch, f, window);
-	if (f->ts)
-		frame_tcp_set32(cm->scratch, f, f->ts, ts_left(fl, t->pvm_ts));
-	if (ack != f->ack)
-		frame_tcp_drop_sack(cm->scratch, f);
-	cm_emit(cm, cm->scratch, f->len);
-	ack_left(cm, fl, ack, window);
+	emit_of_svm(cm, fl, f, t->pvm_seq, ack, window);
 }

@@ -76,7 +76,7 @@ static bool said[LARGE + SMALL + 1], pvm_said[LARGE + SMALL + 1], left[LARGE + S
 static struct piece sent[FRAMES]; /* by the PVM; index: IP id or, IPv6, none */
 static uint8_t sent_flags[FRAMES];
 static unsigned nsent, nsent_base, nsent_held; /* now, before the last boundary, and the last held */
-static uint32_t base, held, ack_base, ack_ok, ack_out, pvm_acked, pvm_pure, peer_sent, ts_out;
+static uint32_t base, held, ack_base, ack_ok, ack_out, pvm_acked, pvm_pure, peer_sent, peer_acked, ts_out;
 static uint16_t window_out;
 static unsigned contradiction;
 
@@ -132,7 +132,8 @@ static void judge_ack(const struct seg *s)
 	CHECK(ack <= ack_ok && ack <= pvm_acked);
 	CHECK(s->seq - pvm.isn <= pvm.top || s->seq + 1 == pvm.isn);
 	if (!s->len && !(s->flags & (F_FIN | F_RST)))
-		CHECK(pure[ack] || ack > ack_out || s->window != window_out);
+		CHECK(pure[ack] || ack > ack_out || s->window != window_out ||
+		      s->seq - pvm.isn < peer_acked); /* asks for an ACK */
 	window_out = s->window;
 	if (ack > ack_out)
 		ack_out = ack;
@@ -387,6 +388,7 @@ static void peer_says(void)
 	for (uint32_t o = 0; o < len && left[o]; o++)
 		sp.ack++;
 	peer_sent += (uint32_t)sp.len;
+	peer_acked = sp.ack - pvm.isn;
 	cm_from_client(bed.cm, frame, build_tcp(frame, &sp), now);
 }
 
@@ -540,7 +542,7 @@ static void reset_oracle(void)
 	urgent_said = urgent_pvm = urgent_base = urgent_held = false;
 	syn_said = syn_left = !seen_syn;
 	nsent = nsent_base = nsent_held = contradiction = 0;
-	base = held = ack_base = ack_ok = ack_out = pvm_acked = pvm_pure = peer_sent = window_out = 0;
+	base = held = ack_base = ack_ok = ack_out = pvm_acked = pvm_pure = peer_sent = peer_acked = window_out = 0;
 	ts_out = ts;
 	pure[0] = true;
 }

@@ -464,6 +464,25 @@ static void test_ack_while_pending(void)
 	end();
 }
 
+/* the peer's acknowledgement reached the PVM only: the SVM repeats, and the peer has to say it again */
+static void test_svm_missed_an_ack(void)
+{
+	begin();
+	connect_both();
+	pvm(1001, "answer", 5001);
+	svm(1001, "answer", 5001);
+	CHECK(bed_new(&bed) == 1);
+	svm(1001, "answer", 5001); /* the peer may not have it: the PVM will repeat it as well */
+	CHECK(bed_new(&bed) == 0);
+	peer_spec((struct tcp_spec){ .gport = G, .pport = P, .seq = 5001, .ack = 1007, .flags = F_ACK });
+	svm(1006, "r", 5001); /* a keep-alive asks by itself */
+	CHECK(bed_new(&bed) == 0);
+	svm(1001, "answer", 5001);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).seq == 1001 && bed_last(&bed, 0).len == 0);
+	CHECK(bed_last(&bed, 0).ack == 5001 && bed_last(&bed, 0).flags == F_ACK && bed.wants == 0);
+	end();
+}
+
 int main(void)
 {
 	test_ack_is_clamped();
@@ -488,6 +507,7 @@ int main(void)
 	test_forwarded_ack_is_not_urgent();
 	test_svm_acks_first();
 	test_ack_while_pending();
+	test_svm_missed_an_ack();
 	puts("ok");
 	return 0;
 }
