@@ -571,15 +571,15 @@ void tcp_from_peer(struct cm *cm, struct flow *fl, const struct frame *f, uint64
 		flow_set_closed(&cm->flows, &fl->node, true);
 }
 
-/* What waits only for an urgent mark ends below `matched`, and has not left all the same. */
+/* What is held has not left, though its beginning may lie below `matched`: a repetition of that could not be
+ * checked against it any more. `held` is sorted by end, and no frame is longer than 64 KiB. */
 static uint32_t safe_position(const struct flow *fl)
 {
 	uint32_t pos = fl->tcp.matched;
 
-	if (!tcp_knows(fl, T_PVM_URG | T_SVM_URG))
-		return pos;
-	for (const struct buf *b = fl->held.head; b; b = b->next)
-		pos = seq_min(pos, b->seq);
+	for (const struct buf *b = fl->held.head; b && !seq_after(b->end, pos + 0x10000); b = b->next)
+		if (!(b->flags & TCP_RST))
+			pos = seq_min(pos, b->seq);
 	return pos;
 }
 
