@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""CPUs, CPU time and memory of what runs on a lab host, found by the network namespace it lives in."""
+"""CPU time and memory of what runs on a lab host, found by the network namespace it lives in."""
 import os
 
 from labctl import namespace_pids
@@ -13,18 +13,6 @@ def _read(path):
             return file.read()
     except OSError:
         return ""
-
-
-def cpus_of_hosts(cpus):
-    """{host: its half of @cpus}; empty when there is only one."""
-    cpus = sorted(cpus)
-    return {"a": set(cpus[::2]), "b": set(cpus[1::2])} if len(cpus) > 1 else {}
-
-
-def pin(pid, cpus):
-    """Let all threads of a process run on @cpus only; those that it makes later do as well."""
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        os.sched_setaffinity(int(thread), cpus)
 
 
 def machine_cpu():

@@ -57,6 +57,9 @@ def _up(parser):
     add("--set", metavar="SECTION.KEY=VALUE", action="append", default=[],
         help="anything else for the daemon's configuration file")
     add("--alone", action="store_true", help="leave host b off; `lab start b` starts it")
+    add("--share-cpus", action="store_true",
+        help="let both hosts use all CPUs (default: each its half, if that is enough "
+             "for its guest)")
     add("--keep", action="store_true", help="do not clear away what failed")
     add("--timeout", metavar="S", type=_count, default=120, help="for each step (default: 120)")
 

@@ -65,6 +65,16 @@ def _populated(path):
         return False
 
 
+def cpus_of(lab, host, every):
+    """The CPUs of @host out of @every: two hosts that run a guest each share none, if that leaves each guest one
+    for every virtual CPU. (Else the kernel tends to run both guests on one CPU, one after the other.)"""
+    every = sorted(every)
+    half = {"a": every[::2], "b": every[1::2]}.get(host)
+    if not half or lab.data.get("share_cpus", True) or len(half) < lab.data["vm"]["vcpus"]:
+        return set(every)
+    return set(half)
+
+
 def enter(lab, host):
     """Make this process one of @host's; called between fork and exec, or before exec."""
     path = _cgroup(lab, host)
@@ -74,6 +84,7 @@ def enter(lab, host):
                 file.write("0")
     except OSError:
         pass    # the mark must do
+    os.sched_setaffinity(0, cpus_of(lab, host, os.sched_getaffinity(0)))
     os.environ[MARK] = f"{lab.name}/{host}"
 
 

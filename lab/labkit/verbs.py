@@ -35,7 +35,7 @@ def _describe_vm(lab, options, image):
     lab.data.update({
         "name": lab.name, "mode": options.mode, "image": image, "addresses": addresses,
         "ips": addresses["guests"][:guests], "ip6s": image["ip6"][:guests],
-        "main": {}, "killed": [],
+        "main": {}, "killed": [], "share_cpus": options.share_cpus or options.mode == "native",
         "vm": {"mem": options.mem, "vcpus": options.vcpus, "machine": options.machine,
                "qemu": options.qemu, "macs": guest.MACS}})
     lab.save()

@@ -231,24 +231,6 @@ class SamplerTest(unittest.TestCase):
         self.assertGreater(sum(found["cpu_s"]["a"].values()), 0.05)
         self.assertGreaterEqual(found["other_cpu_s"], 0)
 
-    def test_hosts_share_no_cpu(self):
-        self.assertEqual(sampler.cpus_of_hosts({0, 1}), {"a": {0}, "b": {1}})
-        self.assertEqual(sampler.cpus_of_hosts({2, 3, 5}), {"a": {2, 5}, "b": {3}})
-        self.assertEqual(sampler.cpus_of_hosts({4}), {})
-
-    def test_pins_all_threads(self):
-        stop = threading.Event()
-        thread = threading.Thread(target=stop.wait)
-        thread.start()
-        allowed = os.sched_getaffinity(0)
-        try:
-            sampler.pin(os.getpid(), {min(allowed)})
-            self.assertEqual(os.sched_getaffinity(thread.native_id), {min(allowed)})
-        finally:
-            sampler.pin(os.getpid(), allowed)
-            stop.set()
-            thread.join()
-
     def test_difference(self):
         before = {"a": {1: ("qemu", 2.0)}}
         after = {"a": {1: ("qemu", 3.5), 2: ("colo", 0.5)}}

@@ -8,13 +8,14 @@ import struct
 import subprocess
 import sys
 import tempfile
+import types
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(ROOT, "lab"))
 
-from labkit import cli, dhcp, net, protect, state  # noqa: E402
+from labkit import cli, dhcp, net, proc, protect, state  # noqa: E402
 from labkit.errors import LabError  # noqa: E402
 
 LAB = os.path.join(ROOT, "lab", "lab")
@@ -28,6 +29,25 @@ def run(*args, **options):
     environment = dict(os.environ, LAB_NAME="unit-test-none")
     return subprocess.run([LAB, *args], capture_output=True, text=True, timeout=20, check=False,
                           env=environment, **options)
+
+
+class Cpus(unittest.TestCase):
+    """Hosts with a guest each share no CPU where that is possible."""
+
+    def check(self, every, vcpus, share, a, b):
+        lab = types.SimpleNamespace(data={"share_cpus": share, "vm": {"vcpus": vcpus}})
+        self.assertEqual((proc.cpus_of(lab, "a", every), proc.cpus_of(lab, "b", every)), (a, b))
+        self.assertEqual(proc.cpus_of(lab, "client", every), every)
+
+    def test_halves(self):
+        self.check({0, 1}, 1, False, {0}, {1})
+        self.check({2, 3, 5}, 1, False, {2, 5}, {3})
+        self.check({0, 1, 2, 3}, 2, False, {0, 2}, {1, 3})
+
+    def test_all(self):
+        self.check({4}, 1, False, {4}, {4})
+        self.check({0, 1}, 2, False, {0, 1}, {0, 1})
+        self.check({0, 1}, 1, True, {0, 1}, {0, 1})
 
 
 class CommandLine(unittest.TestCase):
