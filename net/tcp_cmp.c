@@ -273,6 +273,8 @@ static void pvm_data(struct cm *cm, struct flow *fl, const struct frame *f, uint
 	struct view v = { seq, f->body_len, f->data + f->body };
 
 	learn_position(cm, fl, seq);
+	if (now < t->reset_until && seq_after(end, t->matched))
+		return; /* lost, see below: then nothing of it may count as compared */
 	if (!fin_fits(fl, f->flags, fin) || !repeats_alike(fl, &v)) {
 		cm_mismatch(cm, fl, CM_KIND_REPEAT);
 		cm_hold(cm, f, now);
