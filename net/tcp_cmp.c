@@ -526,6 +526,20 @@ void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_
 	tcp_serve(cm, fl, now);
 }
 
+/* What is held is lost: it has not been said, whatever it was compared with. */
+static void lose_held(struct cm *cm, struct flow *fl)
+{
+	struct tcp_state *t = &fl->tcp;
+
+	for (const struct buf *b = fl->held.head; b && tcp_knows(fl, T_POS); b = b->next) {
+		if (!b->body_len)
+			continue;
+		t->matched = seq_min(t->matched, b->seq);
+		t->safe = seq_min(t->safe, b->seq);
+	}
+	cm_drop_held(cm, fl);
+}
+
 static void peer_reset(struct cm *cm, struct flow *fl, uint32_t seq, uint64_t now)
 {
 	const struct tcp_state *t = &fl->tcp;
@@ -533,7 +547,7 @@ static void peer_reset(struct cm *cm, struct flow *fl, uint32_t seq, uint64_t no
 
 	if (tcp_knows(fl, T_PVM_ACK) && seq - t->pvm_ack > window)
 		return; /* out of the window: the guest will ignore it */
-	cm_drop_held(cm, fl);
+	lose_held(cm, fl);
 	cm_drop_owed(cm, fl);
 	fl->tcp.reset_until = now + RESET_US;
 	flow_set_closed(&cm->flows, &fl->node, true);

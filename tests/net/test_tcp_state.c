@@ -473,6 +473,15 @@ static void test_lost_is_not_compared(void)
 	pvm(1001, "aXcd", 5001);
 	CHECK(bed_new(&bed) == 0);
 	end();
+
+	begin();
+	connect_both();
+	svm(1001, "abcd", 5001);
+	pvm(1001, "abcdefgh", 5001);
+	peer_spec((struct tcp_spec){ .gport = G, .pport = P, .seq = 5001, .flags = F_RST });
+	pvm(1001, "aXcd", 5001);
+	CHECK(bed_new(&bed) == 0);
+	end();
 }
 
 int main(void)
