@@ -37,24 +37,13 @@ static size_t build(bool to_guest, uint8_t a, uint8_t b, uint8_t c)
 	return build_tcp(frame, &sp);
 }
 
-static void from_svm(uint8_t a, uint8_t b, uint8_t c)
+static void translate(bool to_svm, uint8_t a, uint8_t b, uint8_t c)
 {
-	size_t n = build(false, a, b, c);
+	size_t n = build(to_svm, a, b, c);
 	uint8_t *copy = malloc(n);
 
 	memcpy(copy, frame, n);
-	if (tr_from_svm(tr, copy, n, now))
-		CHECK(checksums_ok(copy, n));
-	free(copy);
-}
-
-static void to_svm(uint8_t a, uint8_t b, uint8_t c)
-{
-	size_t n = build(true, a, b, c);
-	uint8_t *copy = malloc(n);
-
-	memcpy(copy, frame, n);
-	if (tr_to_svm(tr, copy, n, now))
+	if (to_svm ? tr_to_svm(tr, copy, n, now) : tr_from_svm(tr, copy, n, now))
 		CHECK(checksums_ok(copy, n));
 	free(copy);
 }
@@ -85,11 +74,11 @@ static void run(uint8_t op, uint8_t a, uint8_t b, uint8_t c)
 		n = build(false, a, b, (uint8_t)((c & ~(F_RST | F_FIN)) | F_SYN));
 		tr_pvm_syn(tr, frame, n, now);
 		break;
-	case 1: from_svm(a, b, (uint8_t)((c & ~(F_RST | F_FIN)) | F_SYN)); break;
+	case 1: translate(false, a, b, (uint8_t)((c & ~(F_RST | F_FIN)) | F_SYN)); break;
 	case 2:
-	case 3: from_svm(a, b, c); break;
+	case 3: translate(false, a, b, c); break;
 	case 4:
-	case 5: to_svm(a, b, c); break;
+	case 5: translate(true, a, b, c); break;
 	case 6: icmp(a, b, c); break;
 	default:
 		if (c == 255) {
