@@ -4,7 +4,7 @@
  *
  * plugin.c   nbdkit's callbacks           settle.c     background: write-back, stable storage
  * disk.c     the guest's requests         storage.c, identity.c, bitmap.c, range.c
- * role.c     the daemon's requests        pvm_cache.c, svm_cache.c
+ * role.c, commit.c  the daemon's requests  pvm_cache.c, svm_cache.c
  * control.c  messages from and to it      link.c (sending), link_recv.c, sync.c
  */
 #ifndef COLO_DISK_DISK_H
@@ -127,7 +127,10 @@ uint64_t disk_now_ns(void);
 /* For condition variables that wait until a time of CLOCK_MONOTONIC. */
 void disk_cond_init(pthread_cond_t *c);
 
-/* ---- role.c: the daemon's requests. They fill answer->status and, for a person, ->text ---- */
+/* ---- role.c, commit.c: the daemon's requests. They fill answer->status and, for a person, ->text ---- */
+#define ROLE_UNDEFINED "no checkpoint was committed yet: the content of this disk is undefined"
+__attribute__((format(printf, 3, 4)))
+void role_refuse(struct disk_message *answer, int status, const char *fmt, ...);
 void role_link(struct disk *d, int fd, uint32_t role, struct disk_message *answer);
 void role_unlink(struct disk *d, struct disk_message *answer);
 void role_boundary(struct disk *d, uint64_t epoch, struct disk_message *answer);

@@ -30,9 +30,10 @@ ALONE, PRIMARY, SECONDARY = 0, 1, 2
 LINK, UNLINK, BOUNDARY, COMMIT, FAILOVER, STATUS = 1, 2, 3, 4, 5, 6
 (EV_HELLO, EV_BOUNDARY, EV_SYNC, EV_SYNCED, EV_WRITTEN_BACK, EV_WANT_CHECKPOINT, EV_LINK_LOST,
  EV_ERROR) = range(100, 108)
-STATUS_KEYS = ("pvm_cache", "svm_cache", "mirrored", "changed", "reads", "writes", "flushes")
-REQUEST = struct.Struct("=IIQ")
-MESSAGE_SIZE = 16 + 56 + 200
+STATUS_KEYS = ("pvm_cache", "svm_cache", "memory", "mirrored", "changed", "reads", "writes", "flushes",
+               "journal")
+REQUEST = struct.Struct("=IIQII72s")
+MESSAGE_SIZE = 16 + 144 + 200
 HEADER = struct.Struct(">IIQII")
 MAGIC = 0x434F4C44
 LINK_WRITE, LINK_ZERO, LINK_BOUNDARY = 1, 2, 3
@@ -44,11 +45,11 @@ NBD_FUA, NBD_NO_HOLE = 1, 2
 class Message:
     def __init__(self, raw):
         self.op, self.status, self.epoch = struct.unpack_from("=IiQ", raw)
-        self.numbers = struct.unpack_from("=7Q", raw, 16)
+        self.numbers = struct.unpack_from("=9Q", raw, 16)
         self.size, self.identity = self.numbers[1:3]
         self.done, self.total = self.numbers[0:2]
         self.counters = dict(zip(STATUS_KEYS, self.numbers))
-        self.text = raw[72:].split(b"\0")[0].decode()
+        self.text = raw[160:].split(b"\0")[0].decode()
 
     def __repr__(self):
         return f"<op {self.op} status {self.status} epoch {self.epoch} {self.text!r}>"
@@ -171,7 +172,7 @@ class Disk:
             self.events.append(self.receive(deadline))
 
     def send(self, op, epoch=0, role=0, fd=None):
-        raw = REQUEST.pack(op, role, epoch)
+        raw = REQUEST.pack(op, role, epoch, 0, 0, b"")
         fds = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd is not None else []
         self.control.sendmsg([raw], fds)
 

@@ -161,7 +161,7 @@ class Agent(d.TestCase):
 
     def ask(self, disk, op, epoch=0):
         disk.agent.settimeout(d.DEADLINE)
-        disk.agent.send(d.REQUEST.pack(op, 0, epoch))
+        disk.agent.send(d.REQUEST.pack(op, 0, epoch, 0, 0, b""))
         return d.Message(disk.agent.recv(4096))
 
     def test_marks_boundaries(self):

@@ -118,8 +118,8 @@ class Alone(d.TestCase):
             a.control.send(raw)
             m = a.receive(time.monotonic() + d.DEADLINE)
             self.assertEqual(m.status, -74)  # EBADMSG
-        for op in (0, 7, 100, 0xFFFFFFFF):
-            a.control.send(d.REQUEST.pack(op, 0, 0))
+        for op in (0, 50, 100, 0xFFFFFFFF):
+            a.control.send(d.REQUEST.pack(op, 0, 0, 0, 0, b""))
             m = a.receive(time.monotonic() + d.DEADLINE)
             self.assertEqual((m.op & 0xFFFFFFFF, m.status), (op, -95))  # EOPNOTSUPP
         # descriptors that nobody asked for are closed again
