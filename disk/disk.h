@@ -54,6 +54,7 @@ struct disk_link {
 	uint64_t last_epoch;
 	bool idle;            /* the sender waits */
 	unsigned waiting;     /* writers that wait */
+	_Atomic uint64_t rate; /* of sync and verify, bytes a second; 0: no limit */
 	_Atomic uint64_t moved; /* payload bytes sent or received */
 	bool direct;          /* receiver only: before the first boundary, writes go straight to storage */
 };
@@ -165,8 +166,14 @@ void link_mirror_zero(struct disk *d, uint32_t len, uint64_t off);
 /* As these, but leaves half of the ring to the guest's writes. False when the link is gone. */
 bool link_sync_write(struct disk *d, const void *buf, uint32_t len, uint64_t off);
 bool link_sync_zero(struct disk *d, uint32_t len, uint64_t off);
-/* Never waits. 0 or -errno. */
+/* Never waits. 0 or -errno; -EBUSY: the peer does not have all yet (before DISK_EV_SYNCED). */
 int link_mark(struct disk *d, uint64_t epoch);
+/* Secondary: tell the primary that the checkpoint `epoch` is in this side's storage (as far as a process
+ * sees it; the journal has it for certain). Never waits. 0 or -errno, without a link -ENOTCONN: the
+ * commit counts all the same. */
+int link_send_committed(struct disk *d, uint64_t epoch);
+/* Sync and verify look at no more than so many bytes a second; 0: as fast as the link and the disks go. */
+void link_set_rate(struct disk *d, uint64_t bytes_per_second);
 
 /* ---- threads of the link ---- */
 void *link_receiver(void *disk); /* link_recv.c */

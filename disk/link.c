@@ -342,3 +342,24 @@ int link_mark(struct disk *d, uint64_t epoch)
 	pthread_mutex_unlock(&l->lock);
 	return r;
 }
+
+int link_send_committed(struct disk *d, uint64_t epoch)
+{
+	struct disk_link *l = &d->link;
+	int r = 0;
+
+	pthread_mutex_lock(&l->lock);
+	if (!l->open || l->role != DISK_SECONDARY)
+		r = -ENOTCONN;
+	else if (l->used + sizeof(struct disk_link_header) > l->ring_size)
+		r = -EAGAIN;
+	else
+		put_message(l, DISK_LINK_COMMITTED, epoch, 0, NULL);
+	pthread_mutex_unlock(&l->lock);
+	return r;
+}
+
+void link_set_rate(struct disk *d, uint64_t bytes_per_second)
+{
+	atomic_store(&d->link.rate, bytes_per_second);
+}

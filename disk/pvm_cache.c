@@ -252,9 +252,11 @@ static void free_taken(struct pvm_cache *c, const struct pvm_cursor *at)
 }
 
 /* Forget everything before the cursor and the first `marks` marks. */
-static void forget(struct pvm_cache *c, const struct pvm_cursor *at, uint64_t bytes, unsigned marks)
+static void forget(struct pvm_cache *c, const struct pvm_cursor *at, uint64_t bytes, unsigned marks,
+		   uint64_t applied)
 {
 	pthread_mutex_lock(&c->lock);
+	c->applied = applied;
 	free_taken(c, at);
 	c->bytes -= bytes;
 	c->nmarks -= marks;
@@ -280,8 +282,7 @@ int pvm_cache_commit(struct pvm_cache *c, uint64_t epoch, pvm_apply_fn *fn, void
 			return r;
 		bytes += rec->stored;
 	}
-	c->applied = upto;
-	forget(c, &at, bytes, (unsigned)mark + 1);
+	forget(c, &at, bytes, (unsigned)mark + 1, upto);
 	return 0;
 }
 
@@ -332,4 +333,24 @@ uint64_t pvm_cache_bytes(struct pvm_cache *c)
 	bytes = c->bytes;
 	pthread_mutex_unlock(&c->lock);
 	return bytes;
+}
+
+uint64_t pvm_cache_appended(struct pvm_cache *c)
+{
+	uint64_t n;
+
+	pthread_mutex_lock(&c->lock);
+	n = c->appended;
+	pthread_mutex_unlock(&c->lock);
+	return n;
+}
+
+uint64_t pvm_cache_applied(struct pvm_cache *c)
+{
+	uint64_t n;
+
+	pthread_mutex_lock(&c->lock);
+	n = c->applied;
+	pthread_mutex_unlock(&c->lock);
+	return n;
 }

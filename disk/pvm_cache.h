@@ -59,5 +59,10 @@ void pvm_cache_drop(struct pvm_cache *c);
 /* Make the appending thread's waits end with -EINTR (or allow them again). */
 void pvm_cache_interrupt(struct pvm_cache *c, bool on);
 uint64_t pvm_cache_bytes(struct pvm_cache *c);
+/* How many records were appended, and how many of those are wholly in storage or dropped (ever, both):
+ * with that the receiver knows which blocks storage has as of its place in the stream. `applied` must not
+ * move before the last write of a commit is done. */
+uint64_t pvm_cache_appended(struct pvm_cache *c);
+uint64_t pvm_cache_applied(struct pvm_cache *c);
 
 #endif
