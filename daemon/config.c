@@ -14,9 +14,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum key_type { KEY_TEXT, KEY_NAME, KEY_NUMBER, KEY_SIZE, KEY_TIME, KEY_MODE, KEY_BOOL, KEY_MAC };
+enum key_type {
+	KEY_TEXT, KEY_NAME, KEY_MAC, KEY_NUMBER, KEY_SIZE, KEY_TIME, /* one of two words: */ KEY_MODE, KEY_BOOL,
+	KEY_FORMAT, KEY_SECTOR,
+};
+
+static const struct {
+	const char *name[2];
+	uint64_t value[2];
+} words[] = {
+	[KEY_MODE] = { { "colo", "checkpoint" }, { MODE_COLO, MODE_CHECKPOINT } },
+	[KEY_BOOL] = { { "yes", "no" }, { 1, 0 } },
+	[KEY_FORMAT] = { { "raw", "qcow2" }, { FORMAT_RAW, FORMAT_QCOW2 } },
+	[KEY_SECTOR] = { { "512", "4096" }, { 512, 4096 } },
+};
 
 struct key {
 	const char *section, *name;
@@ -37,7 +51,7 @@ static const struct key keys[] = {
 	{ "vm", "machine", KEY_NAME, FIELD(machine), 0, 0, "pc" },
 	{ "vm", "accel", KEY_NAME, FIELD(accel), 0, 0, "tcg" },
 	{ "vm", "cpu", KEY_TEXT, FIELD(cpu), 0, 0, "" },
-	{ "vm", "disk", KEY_TEXT, FIELD(disk), 0, 0, "" },
+	{ "vm", "disk", KEY_TEXT, FIELD(disk[0].file), 0, 0, "" },
 	{ "vm", "mac", KEY_MAC, FIELD(nic[0].mac), 0, 0, NULL },
 	{ "vm", "kernel", KEY_TEXT, FIELD(kernel), 0, 0, "" },
 	{ "vm", "initrd", KEY_TEXT, FIELD(initrd), 0, 0, "" },
@@ -59,6 +73,10 @@ static const struct key keys[] = {
 	{ "peer", "heartbeat", KEY_TIME, FIELD(heartbeat_us), 5000, 60000000, "100ms" },
 	{ "peer", "misses", KEY_NUMBER, FIELD(misses), 1, 1000, "5" },
 	{ "disk", "cache-max", KEY_SIZE, FIELD(cache_max), 16 * MIB, 256 * GIB, "1G" },
+	{ "disk", "format", KEY_FORMAT, FIELD(disk[0].format), 0, 0, "raw" },
+	{ "disk", "sector", KEY_SECTOR, FIELD(disk[0].sector), 0, 0, "512" },
+	{ "disk", "journal", KEY_SIZE, FIELD(journal), 16 * MIB, 256 * GIB, "256M" },
+	{ "disk", "sync-rate", KEY_SIZE, FIELD(sync_rate), 0, 1024 * GIB, "0" },
 	{ "arbiter", "type", KEY_NAME, FIELD(arbiter), 0, 0, "none" },
 };
 #define NKEYS (sizeof(keys) / sizeof(*keys))
@@ -67,9 +85,17 @@ static const struct key keys[] = {
 static const struct key host_keys[] = {
 	{ "host", "address", KEY_TEXT, HOST(address), 0, 0, NULL },
 	{ "host", "port", KEY_NUMBER, HOST(port), 1, 65535, "7400" },
-	{ "host", "disk", KEY_TEXT, HOST(disk), 0, 0, "" },
+	{ "host", "disk", KEY_TEXT, HOST(disk[0]), 0, 0, "" },
+	{ "host", "disk1", KEY_TEXT, HOST(disk[1]), 0, 0, "" },
+	{ "host", "disk2", KEY_TEXT, HOST(disk[2]), 0, 0, "" },
+	{ "host", "disk3", KEY_TEXT, HOST(disk[3]), 0, 0, "" },
+	{ "host", "disk4", KEY_TEXT, HOST(disk[4]), 0, 0, "" },
+	{ "host", "disk5", KEY_TEXT, HOST(disk[5]), 0, 0, "" },
+	{ "host", "disk6", KEY_TEXT, HOST(disk[6]), 0, 0, "" },
+	{ "host", "disk7", KEY_TEXT, HOST(disk[7]), 0, 0, "" },
 	{ "host", "bridge", KEY_NAME, HOST(bridge), 0, 0, "" },
 	{ "host", "state", KEY_TEXT, HOST(state), 0, 0, "" },
+	{ "host", "data", KEY_TEXT, HOST(data), 0, 0, "" },
 };
 #define NHOST_KEYS (sizeof(host_keys) / sizeof(*host_keys))
 
@@ -81,8 +107,22 @@ static const struct key nic_keys[] = {
 };
 #define NNIC_KEYS (sizeof(nic_keys) / sizeof(*nic_keys))
 
+#define DISK(f) offsetof(struct config_disk, f), sizeof(((struct config_disk *)0)->f)
+static const struct key disk_keys[] = {
+	{ "disk N", "file", KEY_TEXT, DISK(file), 0, 0, "" },
+	{ "disk N", "format", KEY_FORMAT, DISK(format), 0, 0, "raw" },
+	{ "disk N", "sector", KEY_SECTOR, DISK(sector), 0, 0, "512" },
+	{ "disk N", "read-only", KEY_BOOL, DISK(read_only), 0, 0, "no" },
+	{ "disk N", "cdrom", KEY_BOOL, DISK(cdrom), 0, 0, "no" },
+};
+#define NDISK_KEYS (sizeof(disk_keys) / sizeof(*disk_keys))
+
 static const char *const nic_sections[CONFIG_NICS_MAX] = {
 	"net", "net 1", "net 2", "net 3", "net 4", "net 5", "net 6", "net 7",
+};
+
+static const char *const disk_sections[CONFIG_DISKS_MAX] = {
+	"disk", "disk 1", "disk 2", "disk 3", "disk 4", "disk 5", "disk 6", "disk 7",
 };
 
 struct parser {
@@ -93,6 +133,7 @@ struct parser {
 	bool seen[NKEYS];
 	bool host_seen[2][NHOST_KEYS];
 	bool nic_seen[CONFIG_NICS_MAX][NNIC_KEYS];
+	bool disk_seen[CONFIG_DISKS_MAX][NDISK_KEYS];
 	char *error;
 	size_t error_size;
 };
@@ -199,6 +240,16 @@ static int set_text(struct parser *p, const struct key *k, const char *where, co
 	return 1;
 }
 
+static int set_word(struct parser *p, const struct key *k, const char *where, const char *text, uint64_t *out)
+{
+	const char *const *name = words[k->type].name;
+
+	if (strcmp(text, name[0]) && strcmp(text, name[1]))
+		return fail(p, "[%s] %s: '%s' is neither %s nor %s", where, k->name, text, name[0], name[1]);
+	*out = words[k->type].value[!!strcmp(text, name[0])];
+	return 1;
+}
+
 static int set_value(struct parser *p, const struct key *k, void *base, const char *where,
 		     const char *text)
 {
@@ -209,18 +260,12 @@ static int set_value(struct parser *p, const struct key *k, void *base, const ch
 	case KEY_NAME:
 	case KEY_MAC:
 		return set_text(p, k, where, text, field);
-	case KEY_MODE:
-		if (strcmp(text, "colo") && strcmp(text, "checkpoint"))
-			return fail(p, "[%s] %s: '%s' is neither colo nor checkpoint", where, k->name, text);
-		*(uint64_t *)field = strcmp(text, "colo") ? MODE_CHECKPOINT : MODE_COLO;
-		return 1;
-	case KEY_BOOL:
-		if (strcmp(text, "yes") && strcmp(text, "no"))
-			return fail(p, "[%s] %s: '%s' is neither yes nor no", where, k->name, text);
-		*(uint64_t *)field = !strcmp(text, "yes");
-		return 1;
-	default:
+	case KEY_NUMBER:
+	case KEY_SIZE:
+	case KEY_TIME:
 		return set_number(p, k, where, text, field);
+	default:
+		return set_word(p, k, where, text, field);
 	}
 }
 
@@ -262,15 +307,23 @@ static int on_host_key(struct parser *p, const char *section, const char *name, 
 	return fail(p, "[%s] %s: unknown key", section, name);
 }
 
-/* the section [net N] */
-static int on_nic_key(struct parser *p, const char *section, const char *name, const char *value)
+/* number of a section like [net 3], which is one of names; 0: none of these */
+_Static_assert(CONFIG_NICS_MAX == 8 && CONFIG_DISKS_MAX == 8, "sections with numbers");
+static unsigned int section_number(const char *const names[8], const char *section)
 {
 	unsigned int n = 1;
+
+	while (n < 8 && strcmp(section, names[n]))
+		n++;
+	return n < 8 ? n : 0;
+}
+
+static int on_nic_key(struct parser *p, const char *section, const char *name, const char *value)
+{
+	unsigned int n = section_number(nic_sections, section);
 	size_t i;
 
-	while (n < CONFIG_NICS_MAX && strcmp(section, nic_sections[n]))
-		n++;
-	if (n == CONFIG_NICS_MAX)
+	if (!n)
 		return fail(p, "[%s]: further NICs are [net 1] to [net %u]", section, CONFIG_NICS_MAX - 1);
 	for (i = 0; i < NNIC_KEYS; i++)
 		if (!strcmp(name, nic_keys[i].name)) {
@@ -280,6 +333,25 @@ static int on_nic_key(struct parser *p, const char *section, const char *name, c
 			if (n >= p->c->nics)
 				p->c->nics = n + 1;
 			return set_value(p, &nic_keys[i], &p->c->nic[n], section, value);
+		}
+	return fail(p, "[%s] %s: unknown key", section, name);
+}
+
+static int on_disk_key(struct parser *p, const char *section, const char *name, const char *value)
+{
+	unsigned int n = section_number(disk_sections, section);
+	size_t i;
+
+	if (!n)
+		return fail(p, "[%s]: further disks are [disk 1] to [disk %u]", section, CONFIG_DISKS_MAX - 1);
+	for (i = 0; i < NDISK_KEYS; i++)
+		if (!strcmp(name, disk_keys[i].name)) {
+			if (p->disk_seen[n][i])
+				return fail(p, "[%s] %s: given twice", section, name);
+			p->disk_seen[n][i] = true;
+			if (n >= p->c->disks)
+				p->c->disks = n + 1;
+			return set_value(p, &disk_keys[i], &p->c->disk[n], section, value);
 		}
 	return fail(p, "[%s] %s: unknown key", section, name);
 }
@@ -294,6 +366,8 @@ static int on_key(void *user, const char *section, const char *name, const char 
 		return on_host_key(p, section, name, value);
 	if (!strncmp(section, "net ", 4))
 		return on_nic_key(p, section, name, value);
+	if (!strncmp(section, "disk ", 5))
+		return on_disk_key(p, section, name, value);
 	for (i = 0; i < NKEYS; i++) {
 		if (strcmp(section, keys[i].section))
 			continue;
@@ -332,6 +406,17 @@ static void set_nic_defaults(struct parser *p, unsigned int n)
 			fail(p, "[%s] %s: missing", nic_sections[n], nic_keys[i].name);
 }
 
+static void set_disk_defaults(struct parser *p, unsigned int n)
+{
+	size_t i;
+
+	for (i = 0; i < NDISK_KEYS; i++)
+		if (!p->disk_seen[n][i])
+			set_value(p, &disk_keys[i], &p->c->disk[n], disk_sections[n], disk_keys[i].def);
+	if (p->c->disk[n].cdrom)
+		p->c->disk[n].read_only = true;
+}
+
 static void set_defaults(struct parser *p)
 {
 	size_t i, h;
@@ -349,6 +434,8 @@ static void set_defaults(struct parser *p)
 				fail(p, "[host %s] %s: missing", p->c->host[h].name, host_keys[i].name);
 	for (i = 1; i < p->c->nics; i++)
 		set_nic_defaults(p, i);
+	for (i = 1; i < p->c->disks; i++)
+		set_disk_defaults(p, i);
 }
 
 static void pick_local(struct parser *p, const char *node)
@@ -389,6 +476,52 @@ static void check_nics(struct parser *p)
 	}
 }
 
+static const char *file_of(const struct config *c, unsigned int host, unsigned int disk)
+{
+	return *c->host[host].disk[disk] ? c->host[host].disk[disk] : c->disk[disk].file;
+}
+
+/* On this host also behind links; the other one's files are not here. */
+static bool same_file(const char *a, const char *b, bool here)
+{
+	struct stat sa, sb;
+
+	if (!strcmp(a, b))
+		return true;
+	return here && stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+/* two disk managers that write to one file destroy it */
+static void check_twice(struct parser *p, unsigned int h, unsigned int disk)
+{
+	const struct config *c = p->c;
+	const char *file = file_of(c, h, disk);
+	unsigned int k;
+
+	for (k = 0; k < disk; k++)
+		if (same_file(file, file_of(c, h, k), h == c->local))
+			fail(p, "[host %s] %s: is the file of [%s], too", c->host[h].name, file, disk_sections[k]);
+}
+
+static void check_disks(struct parser *p)
+{
+	const struct config *c = p->c;
+	unsigned int h, i;
+
+	for (h = 0; h < 2; h++)
+		for (i = 0; i < c->disks; i++) {
+			if (!*file_of(c, h, i) && i)
+				fail(p, "[%s] file: missing (or give a disk%u in each [host])", disk_sections[i], i);
+			check_twice(p, h, i);
+			if (c->disk[i].cdrom && c->disk[i].format != FORMAT_RAW)
+				fail(p, "[%s] format: a CD is raw", disk_sections[i]);
+		}
+	for (i = 1; i < CONFIG_DISKS_MAX; i++)
+		if (i >= c->disks && (*c->host[0].disk[i] || *c->host[1].disk[i]))
+			fail(p, "[host %s] disk%u: there is no section [disk %u]",
+			     c->host[!*c->host[0].disk[i]].name, i, i);
+}
+
 static void check_whole(struct parser *p, const char *node)
 {
 	struct config *c = p->c;
@@ -403,10 +536,12 @@ static void check_whole(struct parser *p, const char *node)
 	if (strcmp(c->primary, c->host[0].name) && strcmp(c->primary, c->host[1].name))
 		fail(p, "[vm] primary: '%s' is none of the two hosts", c->primary);
 	for (i = 0; i < 2; i++) {
-		if (!*c->host[i].disk && !*c->disk)
+		if (!*file_of(c, i, 0))
 			fail(p, "[vm] disk: missing (or give one in each [host])");
 		if (!*c->host[i].state)
 			snprintf(c->host[i].state, sizeof(c->host[i].state), "/run/colo/%s", c->name);
+		if (!*c->host[i].data)
+			snprintf(c->host[i].data, sizeof(c->host[i].data), "/var/lib/colo/%s", c->name);
 	}
 	if (!strcmp(c->host[0].address, c->host[1].address) && c->host[0].port == c->host[1].port)
 		fail(p, "[host %s] address: the same as that of [host %s]", c->host[1].name,
@@ -421,6 +556,7 @@ static void check_whole(struct parser *p, const char *node)
 	if (strcmp(c->accel, "tcg") && strcmp(c->accel, "kvm"))
 		fail(p, "[vm] accel: '%s' is neither tcg nor kvm", c->accel);
 	pick_local(p, node);
+	check_disks(p);
 }
 
 int config_load(struct config *c, const char *path, const char *node, char *error, size_t error_size)
@@ -429,7 +565,7 @@ int config_load(struct config *c, const char *path, const char *node, char *erro
 	int r;
 
 	memset(c, 0, sizeof(*c));
-	c->nics = 1;
+	c->nics = c->disks = 1;
 	snprintf(c->path, sizeof(c->path), "%s", path);
 	p.f = fopen(path, "re");
 	if (!p.f) {
@@ -451,9 +587,9 @@ int config_load(struct config *c, const char *path, const char *node, char *erro
 	return p.failed ? -EINVAL : 0;
 }
 
-const char *config_disk(const struct config *c)
+const char *config_disk(const struct config *c, unsigned int disk)
 {
-	return *config_local(c)->disk ? config_local(c)->disk : c->disk;
+	return file_of(c, c->local, disk);
 }
 
 const char *config_bridge(const struct config *c, unsigned int nic)
@@ -464,6 +600,11 @@ const char *config_bridge(const struct config *c, unsigned int nic)
 const char *config_nic_section(unsigned int nic)
 {
 	return nic_sections[nic];
+}
+
+const char *config_disk_section(unsigned int disk)
+{
+	return disk_sections[disk];
 }
 
 bool config_is_primary(const struct config *c)

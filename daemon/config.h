@@ -2,8 +2,8 @@
  *
  * config.h - the configuration of one VM: one INI file, the same on both hosts
  *
- * Sections [vm], [net], [net N], [protection], [peer], [disk], [arbiter] and one [host NAME] for each of the
- * two hosts. Keys, their units and defaults stand in the table in config.c and in colo(5).
+ * Sections [vm], [net], [net N], [protection], [peer], [disk], [disk N], [arbiter] and one [host NAME] for each
+ * of the two hosts. Keys, their units and defaults stand in the table in config.c and in colo(5).
  */
 #ifndef COLO_CONFIG_H
 #define COLO_CONFIG_H
@@ -17,21 +17,31 @@
 #define CONFIG_PATH_MAX 256
 
 #define CONFIG_NICS_MAX 8
+#define CONFIG_DISKS_MAX 8
 
 enum config_mode { MODE_COLO, MODE_CHECKPOINT };
+enum config_format { FORMAT_RAW, FORMAT_QCOW2 };
 
 struct config_nic {
 	char bridge[CONFIG_NAME_MAX], tap[CONFIG_NAME_MAX], mac[CONFIG_NAME_MAX];
 	uint8_t mac_bytes[6];
 };
 
+struct config_disk {
+	char file[CONFIG_PATH_MAX];
+	uint64_t format;               /* enum config_format */
+	uint64_t sector;               /* 512 or 4096 */
+	uint64_t read_only, cdrom;     /* bool; a CD is read-only */
+};
+
 struct config_host {
 	char name[CONFIG_NAME_MAX];
 	char address[CONFIG_PATH_MAX]; /* of the replication link: IPv4 or IPv6 address or name */
 	uint64_t port;
-	char disk[CONFIG_PATH_MAX];    /* overrides [vm] disk */
+	char disk[CONFIG_DISKS_MAX][CONFIG_PATH_MAX]; /* override [vm] disk and [disk N] file */
 	char bridge[CONFIG_NAME_MAX];  /* overrides [net] bridge, of the first NIC */
 	char state[CONFIG_PATH_MAX];   /* directory for sockets and QEMU's log */
+	char data[CONFIG_PATH_MAX];    /* directory on stable storage: what is known of the disks */
 };
 
 struct config {
@@ -41,7 +51,6 @@ struct config {
 	uint64_t memory; /* bytes */
 	uint64_t vcpus;
 	char machine[CONFIG_NAME_MAX], accel[CONFIG_NAME_MAX], cpu[CONFIG_NAME_MAX * 4];
-	char disk[CONFIG_PATH_MAX];
 	char kernel[CONFIG_PATH_MAX], initrd[CONFIG_PATH_MAX], append[CONFIG_TEXT_MAX];
 	char qemu[CONFIG_PATH_MAX], nbdkit[CONFIG_PATH_MAX];
 	char primary[CONFIG_NAME_MAX];
@@ -56,8 +65,11 @@ struct config {
 	uint64_t interval_us, periodic_us, wait_min_us, wait_max_us, held_max;
 	/* [peer] */
 	uint64_t heartbeat_us, misses;
-	/* [disk] */
-	uint64_t cache_max;
+	/* [disk] and [vm] disk: the first, which is always writable; [disk N]: disk[N] */
+	struct config_disk disk[CONFIG_DISKS_MAX];
+	unsigned int disks;
+	uint64_t cache_max, journal; /* of each disk, bytes */
+	uint64_t sync_rate;          /* of each disk, bytes a second, 0: no limit */
 	/* [arbiter] */
 	char arbiter[CONFIG_NAME_MAX];
 
@@ -81,10 +93,15 @@ static inline const struct config_host *config_peer(const struct config *c)
 }
 
 /* what this host uses, after overrides */
-const char *config_disk(const struct config *c);
+const char *config_disk(const struct config *c, unsigned int disk); /* its file */
 const char *config_bridge(const struct config *c, unsigned int nic);
-/* name of the section that is about this NIC */
+/* names of the sections that are about this NIC, this disk */
 const char *config_nic_section(unsigned int nic);
+const char *config_disk_section(unsigned int disk);
+static inline bool config_disk_writable(const struct config *c, unsigned int disk)
+{
+	return !c->disk[disk].read_only;
+}
 /* Is this node the one that begins as primary? */
 bool config_is_primary(const struct config *c);
 

@@ -394,7 +394,7 @@ static void on_disk_ready(uv_timer_t *t)
 	if (!d->disk.ready)
 		return;
 	uv_timer_stop(t);
-	log_info("disk %s: %llu MiB", config_disk(d->cfg), (unsigned long long)d->disk.size >> 20);
+	log_info("disk %s: %llu MiB", config_disk(d->cfg, 0), (unsigned long long)d->disk.size >> 20);
 	if (vm_start(d, VM_SELFTEST) < 0 ||
 	    agentlink_open(d, d->vm.agent_fd, on_selftest_hello) < 0)
 		daemon_fail_start(d, "QEMU does not start");

@@ -28,7 +28,7 @@ static void on_exit_event(void *arg, int events)
 		  WIFSIGNALED(status) ? "signal" : "exit status",
 		  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), daemon_state_dir(d));
 	if (d->core.state == CORE_STARTING) {
-		daemon_fail_start(d, "disk %s cannot be served; see %s/disk.log", config_disk(d->cfg),
+		daemon_fail_start(d, "disk %s cannot be served; see %s/disk.log", config_disk(d->cfg, 0),
 				  daemon_state_dir(d));
 		return;
 	}
@@ -117,7 +117,7 @@ int diskman_start(struct daemon *d)
 		return r;
 	snprintf(m->socket, sizeof(m->socket), "%s/disk0.sock", daemon_state_dir(d));
 	unlink(m->socket);
-	snprintf(file, sizeof(file), "file=%s", config_disk(d->cfg));
+	snprintf(file, sizeof(file), "file=%s", config_disk(d->cfg, 0));
 	snprintf(cache, sizeof(cache), "cache-max=%llu", (unsigned long long)d->cfg->cache_max);
 	r = wire_pairs(types, 2, ours, theirs);
 	log_fd = daemon_open_log(d, "disk.log");

@@ -88,7 +88,7 @@ static enum peer_status check_identity(struct daemon *d, struct peer_hello *h, c
 			      (unsigned long long)be64toh(h->disk_size), (unsigned long long)d->disk.size);
 	if (be64toh(h->disk_identity) != d->disk.identity)
 		return refuse(text, size, "the disks had different content when they were opened: "
-			      "copy %s to the other host while the VM is off", config_disk(c));
+			      "copy %s to the other host while the VM is off", config_disk(c, 0));
 	return PEER_OK;
 }
 

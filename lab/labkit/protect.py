@@ -31,7 +31,8 @@ def _sections(lab, mode, interval):
                 "peer": {"heartbeat": "100ms", "misses": "5"}, "arbiter": {"type": "none"}}
     for host, address in net.REPLICATION.items():
         sections[f"host {host}"] = {"address": address, "disk": lab.disk(host),
-                                    "state": os.path.join(lab.run_dir, host)}
+                                    "state": os.path.join(lab.run_dir, host),
+                                    "data": os.path.join(lab.run_dir, host, "data")}
     return sections
 
 

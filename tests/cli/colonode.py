@@ -68,6 +68,7 @@ class Node:
                 ("host a", "address"): "127.0.0.1", ("host a", "port"): port,
                 ("host b", "address"): "127.0.0.2",
                 (f"host {self.node}", "disk"): self.disk, (f"host {self.node}", "state"): self.state_dir,
+                (f"host {self.node}", "data"): os.path.join(self.dir, "data"),
                 ("host b" if self.node == "a" else "host a", "disk"): "/elsewhere"}
         keys.update(settings)
         with open(self.config, "w", encoding="utf-8") as f:

@@ -55,7 +55,7 @@ def code_options():
 
 def code_keys():
     """{(section, key): default or None}"""
-    rows = re.findall(r'\{ "([\w -]+)", "([\w-]+)", KEY_\w+, (?:FIELD|HOST|NIC)\([\w\[\].]+\), [^,]+, [^,]+, '
+    rows = re.findall(r'\{ "([\w -]+)", "([\w-]+)", KEY_\w+, (?:FIELD|HOST|NIC|DISK)\([\w\[\].]+\), [^,]+, [^,]+, '
                       r'(NULL|"[^"]*") \}', read("daemon", "config.c"))
     return {(s, k): None if d == "NULL" else d[1:-1] for s, k, d in rows}
 

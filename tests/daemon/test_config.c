@@ -82,6 +82,13 @@ static void test_defaults(void **state)
 	assert_string_equal(config_peer(&config)->name, "a");
 	assert_false(config_is_primary(&config));
 	assert_string_equal(config_local(&config)->state, "/run/colo/web");
+	assert_string_equal(config_local(&config)->data, "/var/lib/colo/web");
+	assert_int_equal(config.disks, 1);
+	assert_int_equal(config.disk[0].format, FORMAT_RAW);
+	assert_int_equal(config.disk[0].sector, 512);
+	assert_true(config_disk_writable(&config, 0));
+	assert_int_equal(config.journal, 256u << 20);
+	assert_int_equal(config.sync_rate, 0);
 	assert_memory_equal(config.nic[0].mac_bytes, "\x52\x54\x00\x12\x34\x56", 6);
 }
 
@@ -91,7 +98,7 @@ static void test_overrides_and_units(void **state)
 			      "[vm]\nmemory = 512M\nprimary = b\n[net]\nbridge=br0\n"
 			      "[protection]\nmode = checkpoint\ninterval=20ms\nperiodic = 2s\nwait-min=1500us\n"
 			      "[disk]\ncache-max = 1048576k\n", "b"), 0);
-	assert_string_equal(config_disk(&config), "/b.img");
+	assert_string_equal(config_disk(&config, 0), "/b.img");
 	assert_string_equal(config_bridge(&config, 0), "br7");
 	assert_int_equal(config_local(&config)->port, 7);
 	assert_string_equal(config_local(&config)->state, "/tmp/s");
@@ -103,7 +110,44 @@ static void test_overrides_and_units(void **state)
 	assert_int_equal(config.wait_min_us, 1500);
 	assert_int_equal(config.cache_max, 1u << 30);
 	assert_int_equal(load(base, "", "a"), 0);
-	assert_string_equal(config_disk(&config), "/srv/web.img");
+	assert_string_equal(config_disk(&config, 0), "/srv/web.img");
+}
+
+static void test_disks(void **state)
+{
+	assert_int_equal(load(base, "disk2 = /b2.img\ndata = /srv/data\n"
+			      "[disk]\nformat = qcow2\nsector = 4096\njournal = 64M\nsync-rate = 10M\n"
+			      "[disk 2]\nfile = /2.img\nread-only = yes\n"
+			      "[disk 1]\nfile = /1.img\nsector = 4096\n"
+			      "[disk 3]\nfile = /cd.iso\ncdrom = yes\n", "b"), 0);
+	assert_int_equal(config.disks, 4);
+	assert_int_equal(config.disk[0].format, FORMAT_QCOW2);
+	assert_int_equal(config.disk[0].sector, 4096);
+	assert_int_equal(config.journal, 64u << 20);
+	assert_int_equal(config.sync_rate, 10u << 20);
+	assert_string_equal(config_disk(&config, 1), "/1.img");
+	assert_int_equal(config.disk[1].sector, 4096);
+	assert_true(config_disk_writable(&config, 1));
+	assert_string_equal(config_disk(&config, 2), "/b2.img");
+	assert_int_equal(config.disk[2].sector, 512);
+	assert_false(config_disk_writable(&config, 2));
+	assert_true(config.disk[3].cdrom);
+	assert_false(config_disk_writable(&config, 3)); /* a CD is read-only without saying so */
+	assert_string_equal(config_local(&config)->data, "/srv/data");
+	assert_string_equal(config_peer(&config)->data, "/var/lib/colo/web");
+	assert_string_equal(config_disk_section(3), "disk 3");
+}
+
+/* what two names hide is seen on the host where the files are */
+static void test_one_file_behind_two_names(void **state)
+{
+	char more[300], want[300];
+
+	snprintf(more, sizeof(more), "disk = %s\n[disk 1]\nfile = /tmp/../%s\n", path, path);
+	snprintf(want, sizeof(want), ": [host b] /tmp/../%s: is the file of [disk], too", path);
+	assert_int_equal(load(base, more, "a"), 0);
+	assert_int_equal(load(base, more, "b"), -EINVAL);
+	assert_string_equal(error + strlen(path), want);
 }
 
 static void test_long_line(void **state)
@@ -157,6 +201,25 @@ static const struct {
 	  ":13: [host c]: a pair has two hosts, 'a' and 'b' are named already" },
 	{ "[host ]\naddress = 10.0.0.3\n", ":13: [host ]: not a name" },
 	{ "[host a b]\naddress = 10.0.0.3\n", ":13: [host a b]: not a name" },
+	{ "[disk]\nformat = vmdk\n", ":13: [disk] format: 'vmdk' is neither raw nor qcow2" },
+	{ "[disk]\nsector = 520\n", ":13: [disk] sector: '520' is neither 512 nor 4096" },
+	{ "[disk]\njournal = 1M\n", ":13: [disk] journal: '1M' is out of range (a size like 512M or 2G)" },
+	{ "[disk]\nsync-rate = fast\n", ":13: [disk] sync-rate: 'fast' is not a number (a size like 512M or 2G)" },
+	{ "[disk]\nfile = /x\n", ":13: [disk] file: unknown key" },
+	{ "[disk]\nread-only = yes\n", ":13: [disk] read-only: unknown key" },
+	{ "[disk 1]\nread-only = maybe\n", ":13: [disk 1] read-only: 'maybe' is neither yes nor no" },
+	{ "[disk 1]\nsize = 1G\n", ":13: [disk 1] size: unknown key" },
+	{ "[disk 1]\nsector = 512\n", ": [disk 1] file: missing (or give a disk1 in each [host])" },
+	{ "disk1 = /x\n[disk 1]\nsector = 512\n", ": [disk 1] file: missing (or give a disk1 in each [host])" },
+	{ "[disk 2]\nfile = /x\n", ": [disk 1] file: missing (or give a disk1 in each [host])" },
+	{ "[disk 8]\nfile = /x\n", ":13: [disk 8]: further disks are [disk 1] to [disk 7]" },
+	{ "[disk 0]\nfile = /x\n", ":13: [disk 0]: further disks are [disk 1] to [disk 7]" },
+	{ "[disk 1]\nfile = /x\nfile = /y\n", ":14: [disk 1] file: given twice" },
+	{ "[disk 1]\nfile = /srv/web.img\n", ": [host a] /srv/web.img: is the file of [disk], too" },
+	{ "disk2 = /x\n[disk 1]\nfile = /x\n[disk 2]\nfile = /y\n",
+	  ": [host b] /x: is the file of [disk 1], too" },
+	{ "disk1 = /x\n", ": [host b] disk1: there is no section [disk 1]" },
+	{ "[disk 1]\nfile = /x\ncdrom = yes\nformat = qcow2\n", ": [disk 1] format: a CD is raw" },
 	{ "[host b]\nport = 65536\n", ":13: [host b] port: '65536' is out of range" },
 };
 
@@ -235,6 +298,8 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_overrides_and_units),
+		cmocka_unit_test(test_disks),
+		cmocka_unit_test(test_one_file_behind_two_names),
 		cmocka_unit_test(test_long_line),
 		cmocka_unit_test(test_bad),
 		cmocka_unit_test(test_bad_whole),

@@ -17,13 +17,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* each text ends in its own field: what is beyond would lie in the next, where no sanitizer looks */
 static bool texts_end(const struct config *c)
 {
-	bool ok = ENDED(c->name) && ENDED(c->machine) && ENDED(c->accel) && ENDED(c->cpu) && ENDED(c->disk) &&
+	bool ok = ENDED(c->name) && ENDED(c->machine) && ENDED(c->accel) && ENDED(c->cpu) &&
 		  ENDED(c->kernel) && ENDED(c->initrd) && ENDED(c->append) && ENDED(c->qemu) &&
 		  ENDED(c->nbdkit) && ENDED(c->primary) && ENDED(c->arbiter);
 
 	for (unsigned int i = 0; i < c->nhosts; i++)
-		ok = ok && ENDED(c->host[i].name) && ENDED(c->host[i].address) && ENDED(c->host[i].disk) &&
+		ok = ok && ENDED(c->host[i].name) && ENDED(c->host[i].address) && ENDED(c->host[i].data) &&
 		     ENDED(c->host[i].state);
+	for (unsigned int i = 0; i < CONFIG_DISKS_MAX; i++)
+		ok = ok && ENDED(c->disk[i].file) && ENDED(c->host[0].disk[i]) && ENDED(c->host[1].disk[i]);
 	return ok;
 }
 
@@ -43,8 +45,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	error[0] = 0;
 	memset(c, 'x', sizeof(*c));
 	if (config_load(c, path, size & 1 ? "host-a" : "b", error, sizeof(error)) == 0) {
-		if (c->nhosts != 2 || !*c->name || !config_disk(c) || !config_bridge(c, 0))
+		if (c->nhosts != 2 || !*c->name || !config_disk(c, 0) || !config_bridge(c, 0))
 			abort();
+		for (unsigned int i = 0; i < c->disks; i++)
+			if (!*config_disk(c, i) || (c->disk[i].sector != 512 && c->disk[i].sector != 4096))
+				abort();
 		config_is_primary(c);
 	} else if (!*error) {
 		abort(); /* a refusal without a reason */
