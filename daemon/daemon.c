@@ -126,7 +126,7 @@ static void serve_as_survivor(struct daemon *d)
 	struct failover_record *f = &d->failover;
 
 	nic_take_over(d, d->core.lost_at_us);
-	diskman_failover(d);
+	diskman_failover(d, 0, NULL);
 	f->valid = true;
 	f->cause = d->core.loss;
 	f->at_unix_ms = unix_ms();

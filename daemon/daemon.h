@@ -91,12 +91,21 @@ struct diskman {
 	void (*on_commit)(struct daemon *d, int status);
 };
 
+/* the answers of all disks are there. status: 0, or the first error, which was logged with its disk's name */
+typedef void diskman_fn(struct daemon *d, int status);
+
 int diskman_start(struct daemon *d);
 void diskman_stop(struct daemon *d);
+/* After all have said hello, once: content is that of the last complete checkpoint, or failover, of all. */
+int diskman_open(struct daemon *d, diskman_fn *fn);
+/* secondary: what the SVM wrote is stable; then diskman_serve() lets it count */
+int diskman_failover(struct daemon *d, uint64_t generation, diskman_fn *fn);
+int diskman_serve(struct daemon *d, diskman_fn *fn); /* this node serves alone; fn: or NULL */
+int diskman_fault(struct daemon *d); /* the VM gets the error of a request that failed */
+int diskman_verify(struct daemon *d, bool repair); /* primary; verify_done() for each disk */
 int diskman_link(struct daemon *d, int fd, enum disk_role role); /* takes fd */
 int diskman_unlink(struct daemon *d);
 int diskman_commit(struct daemon *d, uint64_t epoch, void (*fn)(struct daemon *d, int status));
-int diskman_failover(struct daemon *d);
 int diskman_poll_status(struct daemon *d);
 
 /* --- peer.c: the link to the other daemon --- */
@@ -252,6 +261,20 @@ struct checkpoint {
 int control_start(struct daemon *d);
 void control_stop(struct daemon *d);
 json_t *status_json(struct daemon *d); /* new reference */
+
+/* --- faults.c: what is wrong with the disks, and who serves therefore --- */
+
+/* a disk manager says that storage failed: DISK_EV_FAULT (a request of the VM waits) or DISK_EV_ERROR */
+void faults_disk(struct daemon *d, const char *disk, const char *why);
+/* DISK_EV_VERIFIED; status < 0: could not */
+void verify_done(struct daemon *d, unsigned int disk, const struct disk_message *m);
+
+/* --- start.c: which role this node begins in --- */
+
+/* A peer says hello while this node does not know its role. its: lineages of its writable disks, in order;
+ * undecided: it does not know either (it listens, too). */
+enum peer_status start_hello(struct daemon *d, bool undecided, const struct lineage *its, unsigned int n,
+			     char *text, size_t size);
 
 /* --- daemon.c --- */
 

@@ -183,7 +183,7 @@ int diskman_commit(struct daemon *d, uint64_t epoch, void (*fn)(struct daemon *d
 	return request(d, &(struct disk_request){ .op = DISK_COMMIT, .epoch = epoch }, -1);
 }
 
-int diskman_failover(struct daemon *d)
+int diskman_failover(struct daemon *d, uint64_t generation, diskman_fn *fn)
 {
 	return request(d, &(struct disk_request){ .op = DISK_FAILOVER }, -1);
 }
