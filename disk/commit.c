@@ -69,7 +69,7 @@ static void note_cached_blocks(struct disk *d)
 	}
 }
 
-void role_failover(struct disk *d, struct disk_message *answer)
+void role_failover(struct disk *d, uint64_t generation, struct disk_message *answer)
 {
 	if (d->role != DISK_SECONDARY) {
 		role_refuse(answer, -EINVAL, "only a secondary can fail over");
@@ -87,4 +87,12 @@ void role_failover(struct disk *d, struct disk_message *answer)
 	settle_write_back(d); /* before any guest's flush can be seen as ours to keep */
 	d->role = DISK_ALONE;
 	pthread_rwlock_unlock(&d->io);
+}
+
+void role_serve(struct disk *d, struct disk_message *answer)
+{
+	if (d->role == DISK_SECONDARY)
+		role_refuse(answer, -EINVAL, "a secondary serves after FAILOVER");
+	else if (d->role == DISK_PRIMARY)
+		role_refuse(answer, -EBUSY, "the link to the peer stands");
 }

@@ -99,7 +99,10 @@ static void dispatch(struct disk *d, const struct disk_request *req, int fd, str
 		role_commit(d, req->epoch, answer);
 		break;
 	case DISK_FAILOVER:
-		role_failover(d, answer);
+		role_failover(d, req->epoch, answer);
+		break;
+	case DISK_SERVE:
+		role_serve(d, answer);
 		break;
 	case DISK_STATUS:
 		role_status(d, answer);

@@ -18,8 +18,11 @@
 
 #include "disk/bitmap.h"
 #include "disk/disk_proto.h"
+#include "disk/lineage.h"
+#include "disk/meta.h"
 #include "disk/pvm_cache.h"
 #include "disk/range.h"
+#include "disk/redo.h"
 #include "disk/storage.h"
 #include "disk/svm_cache.h"
 
@@ -101,6 +104,9 @@ struct disk {
 	struct pvm_cache pvm;
 	struct disk_link link;
 	struct disk_settle settle;
+	struct meta meta;
+	struct redo redo;       /* the journal */
+	struct lineage source;  /* secondary: that of the copy it receives, as LINK said */
 
 	_Atomic uint64_t reads, writes, flushes;
 	_Atomic uint64_t last_error_ns; /* storage errors are reported once a second */
@@ -136,7 +142,9 @@ void role_link(struct disk *d, int fd, uint32_t role, struct disk_message *answe
 void role_unlink(struct disk *d, struct disk_message *answer);
 void role_boundary(struct disk *d, uint64_t epoch, struct disk_message *answer);
 void role_commit(struct disk *d, uint64_t epoch, struct disk_message *answer);
-void role_failover(struct disk *d, struct disk_message *answer);
+/* generation: what begins if it counts; the same for all disks */
+void role_failover(struct disk *d, uint64_t generation, struct disk_message *answer);
+void role_serve(struct disk *d, struct disk_message *answer);
 void role_status(struct disk *d, struct disk_message *answer);
 /* Control thread: the link has failed; take it down and report it. */
 void role_link_lost(struct disk *d);
@@ -178,6 +186,17 @@ void link_set_rate(struct disk *d, uint64_t bytes_per_second);
 /* ---- threads of the link ---- */
 void *link_receiver(void *disk); /* link_recv.c */
 void *sync_thread(void *disk);   /* sync.c */
+
+/* ---- recover.c: what OPEN does to storage after an end of whatever kind. Nothing else runs yet ---- */
+/* The last checkpoint this disk can come back to, for HELLO; 0: none. */
+int recover_epoch(struct disk *d, uint64_t *epoch);
+/* OPEN calls exactly one of the two. If meta's `writeback` is META_WRITEBACK, or META_PREPARED and the
+ * request has DISK_OPEN_FAILOVER: writeback_recover(), which also does what is needed of the journal.
+ * Otherwise redo_recover(): storage becomes checkpoint `epoch` (0: the last one that is here). Both may
+ * be cut off at any moment and begin anew next time. -ESTALE: the disk is past `epoch`. -ENODATA: the
+ * journal does not reach it. -EBADMSG: the write-back file is missing or damaged. */
+int redo_recover(struct disk *d, uint64_t epoch);
+int writeback_recover(struct disk *d);
 
 /* ---- settle.c ---- */
 int settle_start(struct disk *d);

@@ -94,7 +94,8 @@ enum disk_event_op {
 enum disk_hello_flag {
 	DISK_HELLO_READ_ONLY = 1,
 	DISK_HELLO_PREPARED = 2,  /* a failover was prepared, it counts if another disk's was completed */
-	DISK_HELLO_FAILED_OVER = 4, /* it was completed; write-back goes on at OPEN */
+	DISK_HELLO_FAILED_OVER = 4, /* it was completed: meta's `failover` is set, and not merely PREPARED. What is
+				     * not written back yet is at OPEN */
 };
 
 /* disk manager -> daemon: answers (op = request's) and events */

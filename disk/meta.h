@@ -41,9 +41,11 @@ struct meta_state {
 	struct lineage lineage;
 	uint64_t epoch;         /* of the last checkpoint known to be wholly in storage; 0: none */
 	uint64_t redo_session, redo_tail; /* see redo.h */
+	uint64_t redo_upto;     /* PREPARED, WRITEBACK: the journal counts up to this epoch, 0: no part of it does */
 	uint32_t redo, writeback;         /* enum meta_redo, enum meta_writeback */
 	uint64_t writeback_bytes, writeback_hash; /* of the file */
-	uint64_t failover;      /* PREPARED: the generation it would begin */
+	uint64_t failover;      /* the generation that the failover began, or would; kept when it is done, so that
+				 * a disk which was still PREPARED learns of it (DISK_HELLO_FAILED_OVER); 0: none */
 	uint64_t stamp_mtime_ns;/* of the disk's file at the last clean end; 0: unknown (crash, block device) */
 };
 

@@ -354,3 +354,13 @@ uint64_t pvm_cache_applied(struct pvm_cache *c)
 	pthread_mutex_unlock(&c->lock);
 	return n;
 }
+
+bool pvm_cache_touches(struct pvm_cache *c, uint64_t off, uint64_t len)
+{
+	bool any;
+
+	pthread_mutex_lock(&c->lock);
+	any = c->appended != c->applied;
+	pthread_mutex_unlock(&c->lock);
+	return any && len;
+}

@@ -59,6 +59,9 @@ void pvm_cache_drop(struct pvm_cache *c);
 /* Make the appending thread's waits end with -EINTR (or allow them again). */
 void pvm_cache_interrupt(struct pvm_cache *c, bool on);
 uint64_t pvm_cache_bytes(struct pvm_cache *c);
+/* May [off, off + len) be touched by a record that is not committed? Never false if it is. For the
+ * appending thread. */
+bool pvm_cache_touches(struct pvm_cache *c, uint64_t off, uint64_t len);
 /* How many records were appended, and how many of those are wholly in storage or dropped (ever, both):
  * with that the receiver knows which blocks storage has as of its place in the stream. `applied` must not
  * move before the last write of a commit is done. */
