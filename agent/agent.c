@@ -2,7 +2,7 @@
  *
  * agent.c - how the agent gets into QEMU, and its thread
  *
- * QEMU loads this library by `-plugin FILE,fd=N[,nic=T:S:C][,diskfd=N]`, or LD_PRELOAD does,
+ * QEMU loads this library by `-plugin FILE,fd=N[,nic=T:S:C][,diskfd=N]...`, or LD_PRELOAD does,
  * with COLO_AGENT="fd=N,..." in the environment. A thread of its own then serves the daemon over
  * the inherited socket fd. It takes no signals, which belong to QEMU's threads, and ends when the
  * daemon does; the VM goes on regardless.
@@ -32,11 +32,13 @@ EXPORT int qemu_plugin_version = 1;
 EXPORT int qemu_plugin_install(uint64_t id, const void *info, int argc, char **argv);
 
 static struct {
-	int fd, disk_fd;
+	int fd;
+	int disk_fd[AGENT_MAX_DISKS];
+	unsigned int disks;
 	struct nic nic[AGENT_MAX_NICS];
 	unsigned int nics;
 	pthread_t thread;
-} agent = { .fd = -1, .disk_fd = -1 };
+} agent = { .fd = -1 };
 
 static int parse_fd(const char *text)
 {
@@ -57,24 +59,32 @@ static int parse_nic(const char *text)
 	return nic_parse(&agent.nic[agent.nics++], text);
 }
 
+static int parse_disk(const char *text)
+{
+	int fd = parse_fd(text);
+
+	if (agent.disks == AGENT_MAX_DISKS)
+		return -ENOSPC;
+	if (fd >= 0)
+		agent.disk_fd[agent.disks++] = fd;
+	return fd < -1 ? fd : 0;
+}
+
 /* one "key=value" */
 static int parse_arg(const char *arg)
 {
-	int *slot;
 	int fd;
 
-	if (!strncmp(arg, "fd=", 3))
-		slot = &agent.fd;
-	else if (!strncmp(arg, "nic=", 4))
+	if (!strncmp(arg, "nic=", 4))
 		return parse_nic(arg + 4);
-	else if (!strncmp(arg, "diskfd=", 7))
-		slot = &agent.disk_fd;
-	else
+	if (!strncmp(arg, "diskfd=", 7))
+		return parse_disk(arg + 7);
+	if (strncmp(arg, "fd=", 3))
 		return -EINVAL;
-	fd = parse_fd(strchr(arg, '=') + 1);
+	fd = parse_fd(arg + 3);
 	if (fd < -1)
 		return fd;
-	*slot = fd;
+	agent.fd = fd;
 	return 0;
 }
 
@@ -194,7 +204,7 @@ static void *serve(void *unused)
 	if (drv && drv->attach(&err) < 0)
 		drv = NULL;
 	if (drv)
-		ops_init(drv, agent.nic, agent.nics, agent.disk_fd);
+		ops_init(drv, agent.nic, agent.nics, agent.disk_fd, agent.disks);
 	if (!hello(drv, &err, &reply))
 		goto gone;
 	while (receive(&m)) {
@@ -217,8 +227,9 @@ static int start(void)
 
 	if (agent.fd < 0 || fcntl(agent.fd, F_SETFD, FD_CLOEXEC) < 0)
 		return -EBADF;
-	if (agent.disk_fd >= 0 && fcntl(agent.disk_fd, F_SETFD, FD_CLOEXEC) < 0)
-		return -EBADF;
+	for (unsigned int i = 0; i < agent.disks; i++)
+		if (fcntl(agent.disk_fd[i], F_SETFD, FD_CLOEXEC) < 0)
+			return -EBADF;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = -pthread_create(&agent.thread, NULL, serve, NULL);

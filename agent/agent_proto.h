@@ -23,6 +23,7 @@
 #define AGENT_ERROR_TEXT 256
 #define AGENT_NONCE 16
 #define AGENT_MAX_NICS 8
+#define AGENT_MAX_DISKS 8
 
 enum agent_op {
 	AGENT_HELLO = 1,  /* reply only: sent unasked when the agent is up (reply.hello) */
@@ -39,12 +40,12 @@ enum agent_op {
 
 /*
  * Plugin arguments: fd=N (this socket); nic=T:S:C for each NIC (its TAP, the daemon's packet socket, the
- * counters of the TAP's network namespace, that is /proc/net/dev; none: no marker); diskfd=N (a control
- * socket of the disk manager, disk/disk_proto.h; none: no disk boundary).
+ * counters of the TAP's network namespace, that is /proc/net/dev; none: no marker); diskfd=N for each
+ * disk that the VM can write to (a control socket of its disk manager, disk/disk_proto.h; none: no disk boundary).
  * CHECKPOINT, with diskfd: after the drain and while the VM is stopped, the agent sends DISK_BOUNDARY
- * with the epoch on diskfd and has its answer before the VM runs on, so that the boundary lies in the
- * disk's stream exactly where it lies in the VM's life. An error or no answer within 200 ms fails the
- * checkpoint.
+ * with the epoch on each diskfd, and has the answers of all before the VM runs on, so that the boundary lies in
+ * each disk's stream exactly where it lies in the VM's life. An error of one of them, or no answer within
+ * 200 ms, fails the checkpoint.
  */
 
 /* request flags */

@@ -34,20 +34,19 @@ static int harvest(struct job *job)
 	return 0;
 }
 
-/* Save device state and mark the boundary in the disk's and the NIC's stream. */
+/* Save device state and mark the boundary in the disks' and the NICs' streams. */
 static int save_and_mark(struct job *job)
 {
 	struct agent_reply *reply = job->reply;
 	int64_t t = now_ns();
-	int ret = 0;
+	int ret;
 
-	if (ops.disk_fd >= 0)
-		ret = boundary_send(ops.disk_fd, job->req->epoch, &job->err);
+	ret = boundary_send(ops.disk_fd, ops.disks, job->req->epoch, &job->err);
 	if (ret == 0)
 		ret = ops.drv->save(ops.dev_fd, &reply->checkpoint.device_bytes, &job->err);
 	reply->checkpoint.save_ns = now_ns() - t;
-	if (ret == 0 && ops.disk_fd >= 0)
-		ret = boundary_wait(ops.disk_fd, job->req->epoch, &job->err);
+	if (ret == 0)
+		ret = boundary_wait(ops.disk_fd, ops.disks, job->req->epoch, &job->err);
 	for (unsigned int i = 0; ret == 0 && i < ops.nics; i++)
 		ret = nic_taken(&ops.nic[i], &reply->checkpoint.net_taken[i], &job->err);
 	return ret < 0 ? ret : ops_mark_nics(job);

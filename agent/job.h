@@ -14,7 +14,8 @@ struct ops {
 	const struct driver *drv;
 	struct nic nic[AGENT_MAX_NICS];
 	unsigned int nics;
-	int disk_fd;
+	int disk_fd[AGENT_MAX_DISKS];
+	unsigned int disks;
 	struct ram ram;
 	bool viewed;
 	bool tracked; /* since the view was made: what is private is no longer known */

@@ -29,15 +29,17 @@
 
 #define PREFAULT_PAGES 4096 /* of staging, so that usual checkpoints meet no page faults */
 
-struct ops ops = { .disk_fd = -1, .dev_fd = -1, .load_fd = -1, .rest_ns = 1000000,
+struct ops ops = { .dev_fd = -1, .load_fd = -1, .rest_ns = 1000000,
 	.clock_ns = 50000 };
 
-void ops_init(const struct driver *drv, const struct nic *nic, unsigned int nics, int disk_fd)
+void ops_init(const struct driver *drv, const struct nic *nic, unsigned int nics,
+	      const int *disk_fd, unsigned int disks)
 {
 	ops.drv = drv;
 	memcpy(ops.nic, nic, nics * sizeof(*nic));
 	ops.nics = nics;
-	ops.disk_fd = disk_fd;
+	memcpy(ops.disk_fd, disk_fd, disks * sizeof(*disk_fd));
+	ops.disks = disks;
 }
 
 static bool set_up(void)

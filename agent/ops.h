@@ -9,7 +9,8 @@
 #include "qemu.h"
 
 /* @nic: @nics of them, at most AGENT_MAX_NICS; @disk_fd: to the disk manager, -1: none */
-void ops_init(const struct driver *drv, const struct nic *nic, unsigned int nics, int disk_fd);
+void ops_init(const struct driver *drv, const struct nic *nic, unsigned int nics,
+	      const int *disk_fd, unsigned int disks);
 
 /*
  * Carry out @req and fill @reply, whose op is set. @fds: what came with the request; descriptors

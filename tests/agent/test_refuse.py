@@ -19,7 +19,8 @@ import kernel  # noqa: E402
 import pair as pairs  # noqa: E402
 import vm as qemu  # noqa: E402
 
-DISK_MESSAGE = struct.Struct("=IiQ56s200s")
+DISK_MESSAGE = struct.Struct("=IiQ144s200s")
+DISK_REQUEST = struct.Struct("=IIQII72s")
 DISK_BOUNDARY = 3
 
 
@@ -68,24 +69,30 @@ def check_order(v):
     assert running(v)
 
 
-def check_boundary(v, disk):
-    """The disk's boundary: answered, refused, not answered."""
-    def answer(epoch, status=0, text=b""):
-        disk.send(DISK_MESSAGE.pack(DISK_BOUNDARY, status, epoch, b"", text))
+def check_boundary(v, disks):
+    """The disks' boundary: answered by all, refused by one, not answered by one."""
+    def answer(epoch, status=0, text=b"", which=disks):
+        for disk in which:
+            disk.send(DISK_MESSAGE.pack(DISK_BOUNDARY, status, epoch, b"", text))
 
     v.agent.ask(qemu.TRACK)
     answer(4)  # late, of an epoch long gone
     answer(5)
     v.agent.checkpoint(qemu.RUN, epoch=5)
-    assert disk.recv(100) == struct.pack("=IIQ", DISK_BOUNDARY, 1, 5)
-    answer(6, -errno.EIO, b"no link")
-    refused(errno.EIO, "no link", v.agent.checkpoint, qemu.RUN, epoch=6)
-    assert running(v), "the VM does not run after a failed checkpoint"
-    began = time.monotonic()
-    refused(errno.ETIMEDOUT, "200 ms", v.agent.checkpoint, qemu.RUN, epoch=7)
-    assert time.monotonic() - began > 0.19 and running(v)
-    answer(8)
-    v.agent.checkpoint(qemu.RUN, epoch=8)
+    for disk in disks:
+        assert disk.recv(200) == DISK_REQUEST.pack(DISK_BOUNDARY, 1, 5, 0, 0, b"")
+    for epoch, bad in enumerate(disks, 6):
+        answer(epoch, which=[d for d in disks if d is not bad])
+        answer(epoch, -errno.EIO, b"no link", which=[bad])
+        refused(errno.EIO, "no link", v.agent.checkpoint, qemu.RUN, epoch=epoch)
+        assert running(v), "the VM does not run after a failed checkpoint"
+    for epoch, mute in enumerate(disks, 10):
+        answer(epoch, which=[d for d in disks if d is not mute])
+        began = time.monotonic()
+        refused(errno.ETIMEDOUT, "200 ms", v.agent.checkpoint, qemu.RUN, epoch=epoch)
+        assert time.monotonic() - began > 0.19 and running(v)
+    answer(20)
+    v.agent.checkpoint(qemu.RUN, epoch=20)
     v.nic.frames()
 
 
@@ -131,7 +138,7 @@ def check_foreign_program(agent_so, where):
 def check_bad_arguments(agent_so):
     """Arguments that make no sense end QEMU with a message."""
     for args in ("fd=x", "fd=99", "nonsense=1", "fd=0,nic=77:77:77", "fd=0,nic=-2:0:0", "fd=0,nic=0:0",
-                 "fd=0" + 9 * ",nic=0:0:0"):
+                 "fd=0" + 9 * ",nic=0:0:0", "fd=0,diskfd=x", "fd=0,diskfd=77", "fd=0" + 9 * ",diskfd=0"):
         r = subprocess.run([os.environ.get("QEMU", "qemu-system-x86_64"), "-nodefaults", "-display",
                             "none", "-plugin", f"{agent_so},{args}"], timeout=20,
                            capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -162,13 +169,13 @@ def check_preload(agent_so, where):
 
 
 def check_guest(agent_so, work, where):
-    disk, disk_q = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with pairs.Pair(agent_so, work, mem=128, append="dirty_mib=8", disk_fd=disk_q.fileno()) as p:
+    disks, theirs = zip(*(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(3)))
+    with pairs.Pair(agent_so, work, mem=128, append="dirty_mib=8", disk_fds=[s.fileno() for s in theirs]) as p:
         p.boot()
         v = p.pvm
         check_garbage(v)
         check_order(v)
-        check_boundary(v, disk)
+        check_boundary(v, disks)
         check_stop(v)
         check_daemon_death(v)
 

@@ -159,7 +159,7 @@ class VM:
     """One QEMU; `incoming` is the socket to be seeded from."""
 
     def __init__(self, name, where, agent_so, machine="pc", mem=512, smp=1, kernel=None,
-                 initrd=None, append="", incoming=None, load="plugin", disk_fd=None, extra=()):
+                 initrd=None, append="", incoming=None, load="plugin", disk_fds=(), extra=()):
         self.name = name
         self.log = f"{where}/{name}.serial"
         self.errors = f"{where}/{name}.stderr"
@@ -169,9 +169,8 @@ class VM:
         passed, args = self.nic.passed()
         args = f"fd={control_q.fileno()},{args}"
         passed += [control_q.fileno(), qmp_q.fileno()]
-        if disk_fd is not None:
-            args += f",diskfd={disk_fd}"
-            passed.append(disk_fd)
+        args += "".join(f",diskfd={fd}" for fd in disk_fds)
+        passed += disk_fds
         cmd = [os.environ.get("QEMU", "qemu-system-x86_64"), "-nodefaults", "-no-user-config",
                "-display", "none", "-no-shutdown", "-machine", machine, "-accel", "tcg",
                "-cpu", "max", "-m", str(mem), "-smp", str(smp),
