@@ -71,7 +71,7 @@ static void init_locks(struct disk *d)
 
 int disk_init(struct disk *d, char *why, size_t why_size)
 {
-	int r = storage_open(&d->storage, d->config.file, why, why_size);
+	int r = storage_open(&d->storage, d->config.file, NULL, false, why, why_size);
 
 	if (r)
 		return r;

@@ -48,21 +48,19 @@ static void hash_batch(XXH3_state_t *h, const char *buf, size_t len, uint64_t of
 /* Aligned start of the next chunk with data at or after off; the size when there is none. */
 static uint64_t next_data(struct storage *st, uint64_t off)
 {
-	off_t data = lseek(st->fd, (off_t)off, SEEK_DATA);
+	uint64_t data = storage_next_data(st, off);
 
-	if (data >= 0)
-		return (uint64_t)data / CHUNK * CHUNK;
-	return errno == ENXIO ? st->size : off; /* cannot tell holes: all is data */
+	return data < st->size ? data / CHUNK * CHUNK : data;
 }
 
 /* End of the data that starts at off, as far as one batch reads. */
 static uint64_t data_end(struct storage *st, uint64_t off)
 {
 	uint64_t end = st->size - off < BATCH ? st->size : off + BATCH;
-	off_t hole = lseek(st->fd, (off_t)off, SEEK_HOLE);
+	uint64_t hole = storage_next_hole(st, off);
 
-	if (hole > (off_t)off && (uint64_t)hole < end)
-		end = ((uint64_t)hole + CHUNK - 1) / CHUNK * CHUNK;
+	if (hole > off && hole < end)
+		end = (hole + CHUNK - 1) / CHUNK * CHUNK;
 	return end < st->size ? end : st->size;
 }
 

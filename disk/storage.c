@@ -1,74 +1,71 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * storage.c - the disk itself: a raw file or a block device, through the page cache
+ * storage.c - the disk itself: what its backends have in common
  *
- * Flushes are shared: one fdatasync covers every write completed before it began, so threads that
- * waited for it find nothing left to do, and a flush with nothing written since the last costs nothing
- * (QEMU flushes at every vm_stop, that is, at every checkpoint).
+ * Flushes are shared: one sync covers every write completed before it began, so threads that waited for
+ * it find nothing left to do, and a flush with nothing written since the last costs nothing (QEMU
+ * flushes at every vm_stop, that is, at every checkpoint).
  *
- * After a failed fdatasync the kernel may have dropped the pages and would report success next time.
- * That would be a lie to the guest, so the failure is remembered and every later flush fails, too.
+ * After a failed sync the kernel may have dropped the pages and would report success next time. That would be
+ * a lie to the guest, so the failure is remembered and every later flush fails, too.
  */
 #include "disk/storage.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define ZERO_CHUNK 65536u
+#define QCOW2_MAGIC "QFI\xfb"
 
-static int find_size(int fd, uint64_t *size, char *why, size_t n)
+/* A qcow2 image taken for raw would show the guest the image's innards, and be ruined by its writes. */
+static int refuse_qcow2(const char *path, char *why, size_t n)
 {
-	struct stat sb;
+	char magic[4] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? 0 : pread(fd, magic, sizeof(magic), 0);
 
-	if (fstat(fd, &sb) < 0)
-		return -errno;
-	if (S_ISREG(sb.st_mode)) {
-		*size = (uint64_t)sb.st_size;
-	} else if (S_ISBLK(sb.st_mode)) {
-		if (ioctl(fd, BLKGETSIZE64, size) < 0)
-			return -errno;
-	} else {
-		snprintf(why, n, "is neither a regular file nor a block device");
-		return -EINVAL;
-	}
-	if (*size && *size % 512 == 0)
-		return 0;
-	snprintf(why, n, "has %llu bytes; a disk needs a multiple of 512, at least one",
-		 (unsigned long long)*size);
+	if (fd >= 0)
+		close(fd);
+	if (got != sizeof(magic) || memcmp(magic, QCOW2_MAGIC, sizeof(magic)))
+		return 0; /* what else is wrong with it, opening it will tell */
+	snprintf(why, n, "begins like a qcow2 image: say format=qcow2, or format=raw if its bytes are to be "
+		 "used as they are");
 	return -EINVAL;
 }
 
-/* Two writers ruin a disk at once: the same kind of lock QEMU takes, so that it is noticed as well. */
-static int lock_file(int fd, char *why, size_t n)
+static int open_as(struct storage *st, const char *path, const char *format, bool read_only, char *why,
+		   size_t n)
 {
-	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int r = 0;
 
-	if (fcntl(fd, F_OFD_SETLK, &fl) == 0)
-		return 0;
-	if (errno != EAGAIN && errno != EACCES)
-		return 0; /* a file system without locks */
-	snprintf(why, n, "is in use by another process");
-	return -EBUSY;
+	if (format && !strcmp(format, "qcow2"))
+		return storage_nbd_open(st, path, read_only, why, n);
+	if (format && strcmp(format, "raw")) {
+		snprintf(why, n, "format=%s is neither raw nor qcow2", format);
+		return -EINVAL;
+	}
+	if (!format)
+		r = refuse_qcow2(path, why, n);
+	return r ? r : storage_file_open(st, path, read_only, why, n);
 }
 
-int storage_open(struct storage *st, const char *path, char *why, size_t why_size)
+int storage_open(struct storage *st, const char *path, const char *format, bool read_only, char *why,
+		 size_t why_size)
 {
 	int r;
 
-	*st = (struct storage){ .fd = -1 };
+	*st = (struct storage){ .fd = -1, .sector = 1 };
 	why[0] = 0;
 	pthread_mutex_init(&st->flush_lock, NULL);
-	st->fd = open(path, O_RDWR | O_CLOEXEC);
-	r = st->fd < 0 ? -errno : find_size(st->fd, &st->size, why, why_size);
-	if (!r)
-		r = lock_file(st->fd, why, why_size);
+	r = open_as(st, path, format, read_only, why, why_size);
+	if (!r && (!st->size || st->size % 512)) {
+		snprintf(why, why_size, "has %llu bytes; a disk needs a multiple of 512, at least one",
+			 (unsigned long long)st->size);
+		r = -EINVAL;
+	}
 	if (r && !why[0])
 		snprintf(why, why_size, "cannot be opened: %s", strerrordesc_np(-r));
 	if (r)
@@ -78,98 +75,30 @@ int storage_open(struct storage *st, const char *path, char *why, size_t why_siz
 
 void storage_close(struct storage *st)
 {
-	if (st->fd >= 0)
-		close(st->fd);
-	st->fd = -1;
+	if (st->ops)
+		st->ops->close(st);
+	st->ops = NULL;
 	pthread_mutex_destroy(&st->flush_lock);
 }
 
 int storage_read(struct storage *st, void *buf, size_t len, uint64_t off)
 {
-	char *p = buf;
-
-	while (len) {
-		ssize_t n = pread(st->fd, p, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			return -EIO; /* somebody cut the file short */
-		p += n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-static int write_all(int fd, const char *p, size_t len, uint64_t off)
-{
-	while (len) {
-		ssize_t n = pwrite(fd, p, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		p += n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
+	return st->ops->read(st, buf, len, off);
 }
 
 int storage_write(struct storage *st, const void *buf, size_t len, uint64_t off)
 {
-	int r = write_all(st->fd, buf, len, off);
+	int r = st->ops->write(st, buf, len, off);
 
 	/* counted even if it failed: part of it may have been written */
 	atomic_fetch_add(&st->changes, 1);
 	return r;
 }
 
-static int try_fallocate(int fd, int mode, uint64_t len, uint64_t off, atomic_bool *cannot)
-{
-	int r;
-
-	if (atomic_load(cannot))
-		return -EOPNOTSUPP;
-	do {
-		r = fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
-	} while (r < 0 && errno == EINTR);
-	if (!r)
-		return 0;
-	if (errno == EOPNOTSUPP || errno == ENODEV || errno == ENOSYS)
-		atomic_store(cannot, true);
-	return -errno;
-}
-
-static int write_zeroes(int fd, uint64_t len, uint64_t off)
-{
-	static const char zeroes[ZERO_CHUNK];
-	int r = 0;
-
-	while (len && !r) {
-		size_t n = len < ZERO_CHUNK ? (size_t)len : ZERO_CHUNK;
-
-		r = write_all(fd, zeroes, n, off);
-		off += n;
-		len -= n;
-	}
-	return r;
-}
-
 int storage_zero(struct storage *st, uint64_t len, uint64_t off, bool punch)
 {
-	int r = -EOPNOTSUPP;
+	int r = st->ops->zero(st, len, off, punch);
 
-	if (punch)
-		r = try_fallocate(st->fd, FALLOC_FL_PUNCH_HOLE, len, off, &st->no_punch);
-	if (r)
-		r = try_fallocate(st->fd, FALLOC_FL_ZERO_RANGE, len, off, &st->no_zero_range);
-	if (r) /* also what a device refuses for alignment; a real fault shows again here */
-		r = write_zeroes(st->fd, len, off);
 	atomic_fetch_add(&st->changes, 1);
 	return r;
 }
@@ -191,9 +120,8 @@ int storage_flush(struct storage *st)
 	pthread_mutex_lock(&st->flush_lock);
 	if (!st->broken && st->stable < want) {
 		seen = atomic_load(&st->changes);
-		if (fdatasync(st->fd) < 0)
-			st->broken = -errno;
-		else
+		st->broken = st->ops->sync(st);
+		if (!st->broken)
 			st->stable = seen;
 	}
 	r = st->broken;
@@ -203,6 +131,42 @@ int storage_flush(struct storage *st)
 
 void storage_start_writeout(struct storage *st)
 {
-	/* only a head start for the flush that follows, which reports the errors */
-	(void)sync_file_range(st->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	if (st->ops->start_writeout)
+		st->ops->start_writeout(st);
+}
+
+/* End of the run of extents at off that are `data` or not. */
+static uint64_t skip_extents(struct storage *st, uint64_t off, bool data)
+{
+	bool is = data;
+
+	while (off < st->size) {
+		uint64_t end = off;
+
+		if (st->ops->extent(st, off, &end, &is) || end <= off)
+			return data ? st->size : off; /* cannot tell: all is data */
+		if (is != data)
+			return off;
+		off = end;
+	}
+	return st->size;
+}
+
+uint64_t storage_next_data(struct storage *st, uint64_t off)
+{
+	return skip_extents(st, off, false);
+}
+
+uint64_t storage_next_hole(struct storage *st, uint64_t off)
+{
+	return skip_extents(st, off, true);
+}
+
+uint64_t storage_mtime_ns(const char *path)
+{
+	struct stat sb;
+
+	if (stat(path, &sb) < 0 || !S_ISREG(sb.st_mode))
+		return 0;
+	return (uint64_t)sb.st_mtim.tv_sec * 1000000000u + (uint64_t)sb.st_mtim.tv_nsec;
 }

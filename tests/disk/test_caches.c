@@ -327,7 +327,7 @@ static void open_storage(struct storage *st, uint64_t size)
 
 	CHECK(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
 	close(fd);
-	if (storage_open(st, path, why, sizeof(why))) {
+	if (storage_open(st, path, NULL, false, why, sizeof(why))) {
 		fprintf(stderr, "%s %s\n", path, why);
 		abort();
 	}
