@@ -61,6 +61,9 @@ void storage_start_writeout(struct storage *st);
 uint64_t storage_next_data(struct storage *st, uint64_t off);
 /* First place after off that is known to be zero (a hole); the size when there is none. */
 uint64_t storage_next_hole(struct storage *st, uint64_t off);
+/* How many bytes from off on, up to max, are known to be zeroes without being read. Never too many; 0 if that
+ * cannot be told. */
+uint64_t storage_hole(struct storage *st, uint64_t off, uint64_t max);
 /* When the file at path was written last; 0: unknown, or a block device. Also for an image that was closed. */
 uint64_t storage_mtime_ns(const char *path);
 
