@@ -103,15 +103,6 @@ int storage_zero(struct storage *st, uint64_t len, uint64_t off, bool punch)
 	return r;
 }
 
-uint64_t storage_hole(struct storage *st, uint64_t off, uint64_t max)
-{
-	off_t data = lseek(st->fd, (off_t)off, SEEK_DATA);
-
-	if (data < 0)
-		return errno == ENXIO ? max : 0; /* nothing but a hole; or cannot tell */
-	return (uint64_t)data - off < max ? (uint64_t)data - off : max;
-}
-
 int storage_flush(struct storage *st)
 {
 	uint64_t want = atomic_load(&st->changes), seen;

@@ -50,9 +50,6 @@ int storage_read(struct storage *st, void *buf, size_t len, uint64_t off);
 int storage_write(struct storage *st, const void *buf, size_t len, uint64_t off);
 /* The range reads as zeroes afterwards; `punch` asks to give the space back. */
 int storage_zero(struct storage *st, uint64_t len, uint64_t off, bool punch);
-/* How many bytes from off on, up to max, are known to be zeroes without being read. Never too many; 0 if that
- * cannot be told. */
-uint64_t storage_hole(struct storage *st, uint64_t off, uint64_t max);
 /* Everything completed before the call is on stable storage afterwards. */
 int storage_flush(struct storage *st);
 /* Begin to write dirty pages out, without waiting. */
