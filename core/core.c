@@ -6,7 +6,7 @@
  * -------------------
  * A node is primary or secondary, and in one state:
  *
- *  STARTING    local parts (disk manager, self-test, VM) come up. Nothing is decided yet.
+ *  STARTING    local parts (disk manager, self-test, VM) come up. The role may not be decided yet.
  *  CONNECTING  secondary without a VM, looking for the primary. May be linked or stopped, nothing else.
  *  ALONE       primary; its VM serves, unprotected. A peer may come.
  *  SYNCING     linked; the secondary's disk is brought to the primary's content.
@@ -17,7 +17,7 @@
  *  PROTECTED   both VMs run. The primary releases nothing the secondary did not agree to.
  *  CLAIMING    the peer is lost; the arbiter is asked. Nothing leaves before it says yes (R4).
  *  TAKEOVER    secondary: the claim is won, a checkpoint being applied is finished first (R3).
- *  GIVEN_UP    primary whose VM died, or that handed over: its data plane still forwards clients'
+ *  GIVEN_UP    primary whose VM or disk failed, or that handed over: its data plane still forwards clients'
  *              frames to the new primary as long as the link lasts; it serves nothing.
  *  FAILED      no VM can be served here. The daemon ends with an error.
  *  STOPPED     asked to end.
@@ -261,6 +261,13 @@ static void held(struct core *c, const struct core_event *e)
 	act(c, CORE_ACT_RELEASE);
 }
 
+static void give_up(struct core *c, enum core_loss why)
+{
+	c->phase = CORE_IDLE;
+	enter(c, CORE_GIVEN_UP);
+	act(c, CORE_ACT_HAND_OVER)->loss = why;
+}
+
 static void applied(struct core *c, const struct core_event *e)
 {
 	if (c->phase != CORE_APPLYING || e->epoch != c->epoch)
@@ -268,6 +275,11 @@ static void applied(struct core *c, const struct core_event *e)
 	c->phase = CORE_IDLE;
 	if (c->state == CORE_SEEDING)
 		enter(c, CORE_PROTECTED);
+	if (c->disk_failed) {
+		act(c, CORE_ACT_KILL_VM);
+		give_up(c, CORE_LOSS_DISK);
+		return;
+	}
 	act(c, CORE_ACT_COMPARE);
 	if (c->wanted)
 		harvest(c, c->wanted_cause, e->now_us);
@@ -289,6 +301,17 @@ static void complete(struct core *c, const struct core_event *e)
 		enter(c, CORE_PROTECTED);
 }
 
+/* it cannot be one any more: the primary goes on alone */
+static void leave(struct core *c, enum core_loss why, int status)
+{
+	if (c->peer_up) {
+		act(c, CORE_ACT_GOODBYE)->loss = why;
+		drop_peer(c);
+	}
+	act(c, CORE_ACT_KILL_VM);
+	quit(c, CORE_FAILED, status);
+}
+
 static void take_over(struct core *c)
 {
 	enter(c, CORE_ALONE);
@@ -303,10 +326,7 @@ static void apply_done(struct core *c, const struct core_event *e)
 	c->phase = CORE_IDLE;
 	if (e->status < 0) {
 		/* neither the old SVM nor the new one exists */
-		if (c->peer_up)
-			act(c, CORE_ACT_DROP_PEER);
-		act(c, CORE_ACT_KILL_VM);
-		quit(c, CORE_FAILED, e->status);
+		leave(c, CORE_LOSS_NONE, e->status);
 		return;
 	}
 	c->epoch = c->complete;
@@ -333,6 +353,9 @@ static void claim_answer(struct core *c, const struct core_event *e)
 			drop_peer(c);
 		}
 		act(c, CORE_ACT_SERVE);
+		if (c->disk_failed)
+			act(c, CORE_ACT_DISK_ERROR);
+		c->disk_failed = false;
 	} else {
 		enter(c, CORE_TAKEOVER);
 		if (c->peer_up && c->loss == CORE_LOSS_SILENT) {
@@ -342,13 +365,6 @@ static void claim_answer(struct core *c, const struct core_event *e)
 		if (c->phase == CORE_IDLE)
 			take_over(c);
 	}
-}
-
-static void give_up(struct core *c, enum core_loss why)
-{
-	c->phase = CORE_IDLE;
-	enter(c, CORE_GIVEN_UP);
-	act(c, CORE_ACT_HAND_OVER)->loss = why;
 }
 
 static void vm_died(struct core *c)
@@ -363,6 +379,42 @@ static void vm_died(struct core *c)
 		act(c, CORE_ACT_DROP_PEER);
 	c->peer_up = false;
 	quit(c, CORE_FAILED, -1);
+}
+
+/* The local storage failed. The VM that serves shall not see it as long as the other one can go on. */
+static void primary_disk_failed(struct core *c)
+{
+	switch (c->state) {
+	case CORE_PROTECTED:
+		act(c, CORE_ACT_KILL_VM);
+		give_up(c, CORE_LOSS_DISK);
+		break;
+	case CORE_SEEDING:
+		if (!may_be_held(c)) {
+			act(c, CORE_ACT_DISK_ERROR);
+			break;
+		}
+		/* the secondary may be able to go on, or soon be */
+		c->disk_failed = true;
+		break;
+	case CORE_CLAIMING:
+		c->disk_failed = true;
+		break;
+	case CORE_GIVEN_UP:
+		break;
+	default:
+		act(c, CORE_ACT_DISK_ERROR);
+	}
+}
+
+static void disk_failed(struct core *c)
+{
+	if (c->role == CORE_PRIMARY)
+		primary_disk_failed(c);
+	else if (c->state == CORE_STARTING)
+		quit(c, CORE_FAILED, -1);
+	else if (c->state != CORE_CLAIMING && c->state != CORE_TAKEOVER) /* a bad disk is better than none */
+		leave(c, CORE_LOSS_DISK, -1);
 }
 
 /* the primary says it does not serve any more; its word comes in order behind all it sent */
@@ -481,6 +533,8 @@ static void stop(struct core *c)
 {
 	if (c->role == CORE_PRIMARY && c->peer_up && c->state != CORE_GIVEN_UP)
 		act(c, CORE_ACT_GUEST_OFF);
+	else if (c->role == CORE_SECONDARY && c->peer_up)
+		act(c, CORE_ACT_GOODBYE)->loss = CORE_LOSS_MANUAL;
 	quit(c, CORE_STOPPED, 0);
 }
 
@@ -490,7 +544,12 @@ void core_event(struct core *c, const struct core_event *e)
 	if (c->state == CORE_STOPPED || c->state == CORE_FAILED)
 		return;
 	switch (e->type) {
+	case CORE_EV_DECIDED:
+		if (c->state == CORE_STARTING && c->role == CORE_UNDECIDED)
+			c->role = e->role;
+		break;
 	case CORE_EV_STARTED:
+		assert(c->role != CORE_UNDECIDED);
 		if (c->state == CORE_STARTING)
 			enter(c, c->role == CORE_PRIMARY ? CORE_ALONE : CORE_CONNECTING);
 		break;
@@ -510,6 +569,7 @@ void core_event(struct core *c, const struct core_event *e)
 	case CORE_EV_APPLY_DONE: apply_done(c, e); break;
 	case CORE_EV_CLAIM: claim_answer(c, e); break;
 	case CORE_EV_VM_DIED: vm_died(c); break;
+	case CORE_EV_DISK_FAILED: disk_failed(c); break;
 	case CORE_EV_HANDOVER: handover(c, e); break;
 	case CORE_EV_DISMISSED:
 		if (c->role == CORE_SECONDARY && c->state == CORE_PROTECTED) {

@@ -13,7 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum core_role { CORE_PRIMARY, CORE_SECONDARY };
+/* UNDECIDED: only while STARTING, see start.h */
+enum core_role { CORE_PRIMARY, CORE_SECONDARY, CORE_UNDECIDED };
 
 /* what each state means and may do stands at the head of core.c */
 #define CORE_STATES(X)             \
@@ -60,7 +61,8 @@ const char *core_cause_name(enum core_cause c);
 	X(CLOSED, "peer-closed")            \
 	X(PVM_DIED, "pvm-died")             \
 	X(MANUAL, "manual")                 \
-	X(PROTOCOL, "peer-protocol-error")
+	X(PROTOCOL, "peer-protocol-error")  \
+	X(DISK, "disk-failed")
 enum core_loss {
 #define X(name, text) CORE_LOSS_##name,
 	CORE_LOSSES(X)
@@ -70,6 +72,7 @@ enum core_loss {
 const char *core_loss_name(enum core_loss l);
 
 enum core_event_type {
+	CORE_EV_DECIDED,        /* .role: this node begins in it */
 	CORE_EV_STARTED,        /* local parts are up (primary: the VM runs) */
 	CORE_EV_START_FAILED,
 	CORE_EV_PEER_UP,        /* all channels to the peer are connected */
@@ -89,6 +92,8 @@ enum core_event_type {
 	CORE_EV_APPLY_DONE,     /* secondary: status */
 	CORE_EV_CLAIM,          /* answer of the arbiter: status 0 won, 1 lost, < 0 unknown */
 	CORE_EV_VM_DIED,        /* the local QEMU ended unasked */
+	CORE_EV_DISK_FAILED,    /* the local storage. primary: a request of the VM waits for what becomes
+				 * of it; secondary: this node cannot be one */
 	CORE_EV_HANDOVER,       /* secondary: the primary does not serve any more; .loss says why */
 	CORE_EV_DISMISSED,      /* secondary: the primary serves alone; never take over */
 	CORE_EV_TAKEN,          /* primary: the secondary serves, this node was silent for too long */
@@ -105,6 +110,7 @@ struct core_event {
 	int status;
 	enum core_cause cause;
 	enum core_loss loss;
+	enum core_role role;
 };
 
 enum core_action_type {
@@ -127,6 +133,8 @@ enum core_action_type {
 	CORE_ACT_DISMISS,       /* primary: tell the peer that it must not take over */
 	CORE_ACT_KILL_VM,       /* the local VM must not run any more */
 	CORE_ACT_GUEST_OFF,     /* primary: tell the peer that the guest is off */
+	CORE_ACT_DISK_ERROR,    /* primary: let the VM have the error */
+	CORE_ACT_GOODBYE,       /* secondary: tell the primary why this node ends; .loss */
 	CORE_ACT_EXIT,          /* end the daemon; .status */
 };
 
@@ -159,6 +167,7 @@ struct core {
 	uint64_t generation;
 	uint64_t last_rx_us, last_tx_us, last_checkpoint_us;
 	bool peer_up, wanted;
+	bool disk_failed;       /* a request of the VM waits for the end of what is under way */
 	enum core_cause wanted_cause;
 	enum core_loss loss;    /* of the last failover or loss of the peer */
 	uint64_t lost_at_us;    /* when the peer was last heard before it was lost */

@@ -212,6 +212,8 @@ static void carry_out(struct daemon *d, const struct core_action *a)
 		vm_kill(d);
 		break;
 	case CORE_ACT_GUEST_OFF: peer_send(d, PEER_GUEST_OFF, 0, NULL, 0, NULL, 0); break;
+	case CORE_ACT_DISK_ERROR: log_error("disk: the guest is given the error"); break;
+	case CORE_ACT_GOODBYE: break;
 	case CORE_ACT_EXIT: finish(d, a->status); break;
 	}
 }

@@ -132,12 +132,12 @@ void sim_after(struct world *w, uint64_t delay, enum ev_type type, unsigned int 
 
 enum fault {
 	F_BREAK, F_SILENCE, F_ONE_WAY, F_NONSENSE, F_VM, F_DAEMON, F_HOST, F_STALL, F_HARVEST, F_APPLY, F_SEED, F_ARBITER,
-	F_FAILOVER, F_STOP, F_GUEST_OFF, F_MANUAL, NFAULTS
+	F_FAILOVER, F_STOP, F_GUEST_OFF, F_MANUAL, F_DISK, NFAULTS
 };
 static const char *const fault_names[] = {
 	"link closed", "link silent", "link silent one way", "nonsense", "VM dies", "daemon dies", "host dies",
 	"daemon stalls", "next harvest fails", "next apply fails", "next seed fails", "arbiter silent",
-	"operator: failover", "operator: stop", "guest powers off", "operator: checkpoint",
+	"operator: failover", "operator: stop", "guest powers off", "operator: checkpoint", "disk fails",
 };
 _Static_assert(sizeof(fault_names) / sizeof(*fault_names) == NFAULTS, "fault names");
 
@@ -210,6 +210,7 @@ static void inject(struct world *w, enum fault f, struct node *n, bool was_calm)
 	case F_HARVEST: n->fail_harvest = true; break;
 	case F_APPLY: n->fail_apply = true; break;
 	case F_SEED: n->fail_seed = true; break;
+	case F_DISK: node_disk_fails(w, n); break;
 	case F_ARBITER: w->arbiter_out[n->index] = w->now + rnd_below(&w->rnd, 1500000); break;
 	default: operator(w, n, f, was_calm);
 	}

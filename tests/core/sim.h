@@ -43,7 +43,7 @@ enum channel { CONTROL, BULK, DISK, NCHANNELS };
 enum msg_type {
 	MSG_CLOSE, MSG_HEARTBEAT, MSG_SYNCED, MSG_SEED_START, MSG_SEED_READY, MSG_BOUNDARY, MSG_PAGES,
 	MSG_DISK_BOUNDARY, MSG_HELD, MSG_APPLIED, MSG_OUTPUT, MSG_HANDOVER, MSG_ASK,
-	MSG_TAKEN, MSG_DISMISS, MSG_GUEST_OFF,
+	MSG_TAKEN, MSG_DISMISS, MSG_GUEST_OFF, MSG_GOODBYE,
 };
 
 struct msg {
@@ -83,6 +83,7 @@ struct nic {
 struct vm {
 	unsigned int id;          /* another one after each start */
 	bool alive, runs, half;   /* half: between stop and done of an apply */
+	bool waits;               /* a request to the disk has failed, and has no answer yet */
 	struct history h;
 };
 
@@ -178,6 +179,7 @@ void node_event(struct world *w, struct node *n, struct core_event e);
 void node_happens(struct world *w, struct node *n, const struct ev *e);
 void node_vm_dies(struct world *w, struct node *n);
 void node_hears_nonsense(struct world *w, struct node *n);
+void node_disk_fails(struct world *w, struct node *n);
 
 /* --- sim_nic.c --- */
 
@@ -194,6 +196,7 @@ void nic_missing(struct world *w, struct node *n, uint64_t index);
 void check_step(struct world *w);
 void check_serves(struct world *w, const struct node *n); /* n begins to serve alone after a claim */
 void check_takeover(struct world *w, const struct node *n);
+void check_disk_error(struct world *w, const struct node *n); /* n's VM is given an I/O error */
 void check_end(struct world *w);
 bool check_pair_protected(const struct world *w);
 bool check_node_serves(const struct node *n);

@@ -70,6 +70,18 @@ static void check_core(struct world *w, const struct node *n)
 		sim_fail(w, "node %u: a checkpoint was wanted, and nobody takes it", n->index);
 }
 
+/* A request that failed is not forgotten: as soon as there is something to decide, it is decided. */
+static void check_waiting(struct world *w, const struct node *n)
+{
+	enum core_state s = n->core.state;
+
+	if (n->alive && n->vm.alive && n->vm.waits && !n->core.disk_failed)
+		sim_fail(w, "node %u, %s: a request of the VM has failed, and nobody answers it", n->index,
+			 core_state_name(s));
+	if (n->alive && n->vm.waits && (s == CORE_PROTECTED || s == CORE_ALONE))
+		sim_fail(w, "node %u, %s: a request of the VM waits without need", n->index, core_state_name(s));
+}
+
 void check_step(struct world *w)
 {
 	unsigned int i;
@@ -78,6 +90,7 @@ void check_step(struct world *w)
 		sim_fail(w, "R4: two nodes serve");
 	for (i = 0; i < 2; i++) {
 		check_core(w, &w->node[i]);
+		check_waiting(w, &w->node[i]);
 		check_output(w, &w->node[i]);
 	}
 }
@@ -96,6 +109,15 @@ void check_takeover(struct world *w, const struct node *n)
 		sim_fail(w, "R3: node %u takes over in the middle of an apply", n->index);
 	if (!w->split && !continues(w, &n->vm.h))
 		sim_fail(w, "R1: node %u takes over, but the client has had more or other", n->index);
+}
+
+void check_disk_error(struct world *w, const struct node *n)
+{
+	if (!w->split && may_take_over(w, &w->node[!n->index]))
+		sim_fail(w, "node %u, %s: its VM gets an I/O error, and the other node could serve instead", n->index,
+			 core_state_name(n->core.state));
+	if (!n->vm.waits)
+		sim_fail(w, "node %u: an I/O error for nothing", n->index);
 }
 
 /* --- the end: there has been time for all that had to happen --- */

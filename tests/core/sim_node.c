@@ -30,7 +30,7 @@ static void vm_new(struct world *w, struct node *n, bool runs)
 	n->vm.id++;
 	n->vm.alive = true;
 	n->vm.runs = runs;
-	n->vm.half = false;
+	n->vm.half = n->vm.waits = false;
 	n->vm.h.n = 0;
 	n->agent_busy = false;
 	sim_after(w, some(w, 1, w->gap_us), EV_OUTPUT, n->index, n->vm.id);
@@ -38,7 +38,7 @@ static void vm_new(struct world *w, struct node *n, bool runs)
 
 static void vm_end(struct node *n)
 {
-	n->vm.alive = n->vm.runs = false;
+	n->vm.alive = n->vm.runs = n->vm.waits = false;
 }
 
 void node_vm_dies(struct world *w, struct node *n)
@@ -47,6 +47,14 @@ void node_vm_dies(struct world *w, struct node *n)
 		return;
 	vm_end(n);
 	sim_after(w, some(w, 10, 3000), EV_VM_DIED, n->index, n->vm.id);
+}
+
+void node_disk_fails(struct world *w, struct node *n)
+{
+	if (n->core.role == CORE_PRIMARY && (!n->vm.alive || n->vm.waits))
+		return;
+	n->vm.waits = n->core.role == CORE_PRIMARY;
+	node_event(w, n, (struct core_event){ .type = CORE_EV_DISK_FAILED });
 }
 
 /* What a guest says depends on what it was, and sometimes on what only this VM sees. */
@@ -150,6 +158,7 @@ static void to_primary(struct world *w, struct node *n, const struct msg *m)
 	case MSG_APPLIED: e.type = CORE_EV_APPLIED; node_event(w, n, e); break;
 	case MSG_ASK: e.type = CORE_EV_ASKED; node_event(w, n, e); break;
 	case MSG_TAKEN: e.type = CORE_EV_TAKEN; node_event(w, n, e); break;
+	case MSG_GOODBYE: break; /* its link is closed behind it */
 	case MSG_SEED_READY:
 		n->seed_remote = n->core.state == CORE_SEEDING;
 		seeded(w, n);
@@ -236,6 +245,8 @@ static void snapshot(struct world *w, struct node *n)
 {
 	uint64_t failed = n->fail_harvest ? HARVEST_FAILED : 0;
 
+	if (n->vm.waits)
+		return; /* the VM cannot be stopped while a request is under way */
 	n->fail_harvest = false;
 	if (!failed) {
 		n->snapshot = w->nsnapshots++;
@@ -398,6 +409,11 @@ static void carry_out(struct world *w, struct node *n, const struct core_action 
 		n->nic.mode = NIC_OFF;
 		break;
 	case CORE_ACT_GUEST_OFF: link_send(w, n, CONTROL, MSG_GUEST_OFF, 0, 0); break;
+	case CORE_ACT_GOODBYE: link_send(w, n, CONTROL, MSG_GOODBYE, 0, 0); break;
+	case CORE_ACT_DISK_ERROR:
+		check_disk_error(w, n);
+		n->vm.waits = false;
+		break;
 	case CORE_ACT_EXIT: node_end(w, n); break;
 	}
 }

@@ -242,7 +242,7 @@ static void test_failed_apply_ends_the_node(void **state)
 	protected_secondary();
 	EVENT(.type = CORE_EV_COMPLETE, .epoch = 2);
 	EVENT(.type = CORE_EV_APPLY_DONE, .status = -5);
-	ASSERT_ACTIONS(CORE_ACT_DROP_PEER, CORE_ACT_KILL_VM, CORE_ACT_EXIT);
+	ASSERT_ACTIONS(CORE_ACT_GOODBYE, CORE_ACT_DROP_PEER, CORE_ACT_KILL_VM, CORE_ACT_EXIT);
 	assert_int_equal(core.state, CORE_FAILED);
 }
 
@@ -429,7 +429,8 @@ static void test_stop(void **state)
 	ASSERT_ACTIONS(CORE_ACT_GUEST_OFF, CORE_ACT_EXIT);
 	protected_secondary();
 	EVENT(.type = CORE_EV_STOP);
-	ASSERT_ACTIONS(CORE_ACT_EXIT);
+	ASSERT_ACTIONS(CORE_ACT_GOODBYE, CORE_ACT_EXIT);
+	assert_int_equal(core.act[0].loss, CORE_LOSS_MANUAL);
 	protected_secondary();
 	EVENT(.type = CORE_EV_GUEST_OFF); /* only the primary's guest counts */
 	assert_int_equal(core.nact, 0);
@@ -441,6 +442,95 @@ static void test_a_second_peer_is_dropped(void **state)
 	EVENT(.type = CORE_EV_PEER_UP);
 	ASSERT_ACTIONS(CORE_ACT_DROP_PEER);
 	assert_int_equal(core.state, CORE_PROTECTED);
+}
+
+/* --- the role at the start, and disks that fail --- */
+
+static void test_undecided(void **state)
+{
+	begin(CORE_UNDECIDED);
+	EVENT(.type = CORE_EV_DISK_SYNCED);
+	EVENT(.type = CORE_EV_DECIDED, .role = CORE_PRIMARY);
+	EVENT(.type = CORE_EV_STARTED);
+	assert_int_equal(core.state, CORE_ALONE);
+	EVENT(.type = CORE_EV_DECIDED, .role = CORE_SECONDARY); /* once */
+	assert_int_equal(core.role, CORE_PRIMARY);
+	begin(CORE_UNDECIDED);
+	EVENT(.type = CORE_EV_DECIDED, .role = CORE_SECONDARY);
+	EVENT(.type = CORE_EV_STARTED);
+	assert_int_equal(core.state, CORE_CONNECTING);
+	begin(CORE_SECONDARY);
+	EVENT(.type = CORE_EV_DECIDED, .role = CORE_PRIMARY);
+	assert_int_equal(core.role, CORE_SECONDARY);
+}
+
+static void test_a_protected_disk_failure_is_handed_over(void **state)
+{
+	protected_primary();
+	EVENT(.type = CORE_EV_DISK_FAILED);
+	ASSERT_ACTIONS(CORE_ACT_KILL_VM, CORE_ACT_HAND_OVER);
+	assert_int_equal(core.act[1].loss, CORE_LOSS_DISK);
+	assert_int_equal(core.state, CORE_GIVEN_UP);
+	EVENT(.type = CORE_EV_DISK_FAILED);
+	assert_int_equal(core.nact, 0);
+}
+
+static void test_an_unprotected_disk_failure_is_the_guests(void **state)
+{
+	ready(CORE_PRIMARY);
+	EVENT(.type = CORE_EV_DISK_FAILED);
+	ASSERT_ACTIONS(CORE_ACT_DISK_ERROR);
+	seeding(CORE_PRIMARY);
+	EVENT(.type = CORE_EV_DISK_FAILED);
+	ASSERT_ACTIONS(CORE_ACT_DISK_ERROR);
+	EVENT(.type = CORE_EV_SEEDED); /* the VM cannot be stopped for the harvest before it has an answer */
+	EVENT(.type = CORE_EV_DISK_FAILED);
+	ASSERT_ACTIONS(CORE_ACT_DISK_ERROR);
+	assert_int_equal(core.state, CORE_SEEDING);
+}
+
+static void test_a_disk_failure_waits_for_the_first_checkpoint(void **state)
+{
+	seeding(CORE_PRIMARY);
+	EVENT(.type = CORE_EV_SEEDED);
+	EVENT(.type = CORE_EV_HARVESTED, .epoch = 1);
+	EVENT(.type = CORE_EV_DISK_FAILED);
+	assert_int_equal(core.nact, 0);
+	EVENT(.type = CORE_EV_HELD, .epoch = 1);
+	EVENT(.type = CORE_EV_APPLIED, .epoch = 1);
+	ASSERT_ACTIONS(CORE_ACT_KILL_VM, CORE_ACT_HAND_OVER);
+}
+
+static void test_a_disk_failure_waits_for_the_arbiter(void **state)
+{
+	protected_primary();
+	EVENT(.type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED);
+	EVENT(.type = CORE_EV_DISK_FAILED);
+	assert_int_equal(core.nact, 0);
+	EVENT(.type = CORE_EV_CLAIM, .status = -11);
+	assert_int_equal(core.nact, 0);
+	EVENT(.type = CORE_EV_CLAIM, .status = 0);
+	ASSERT_ACTIONS(CORE_ACT_SERVE, CORE_ACT_DISK_ERROR);
+	EVENT(.type = CORE_EV_DISK_FAILED);
+	ASSERT_ACTIONS(CORE_ACT_DISK_ERROR);
+}
+
+static void test_a_secondary_whose_disk_fails_says_so_and_ends(void **state)
+{
+	protected_secondary();
+	EVENT(.type = CORE_EV_DISK_FAILED);
+	ASSERT_ACTIONS(CORE_ACT_GOODBYE, CORE_ACT_DROP_PEER, CORE_ACT_KILL_VM, CORE_ACT_EXIT);
+	assert_int_equal(core.act[0].loss, CORE_LOSS_DISK);
+	assert_int_equal(core.act[3].status, -1);
+	assert_int_equal(core.state, CORE_FAILED);
+	ready(CORE_SECONDARY);
+	EVENT(.type = CORE_EV_DISK_FAILED);
+	ASSERT_ACTIONS(CORE_ACT_KILL_VM, CORE_ACT_EXIT);
+	protected_secondary();
+	EVENT(.type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED);
+	EVENT(.type = CORE_EV_DISK_FAILED); /* nobody else can serve */
+	assert_int_equal(core.nact, 0);
+	assert_int_equal(core.state, CORE_CLAIMING);
 }
 
 int main(void)
@@ -475,6 +565,12 @@ int main(void)
 		cmocka_unit_test(test_operator_failover),
 		cmocka_unit_test(test_stop),
 		cmocka_unit_test(test_a_second_peer_is_dropped),
+		cmocka_unit_test(test_undecided),
+		cmocka_unit_test(test_a_protected_disk_failure_is_handed_over),
+		cmocka_unit_test(test_an_unprotected_disk_failure_is_the_guests),
+		cmocka_unit_test(test_a_disk_failure_waits_for_the_first_checkpoint),
+		cmocka_unit_test(test_a_disk_failure_waits_for_the_arbiter),
+		cmocka_unit_test(test_a_secondary_whose_disk_fails_says_so_and_ends),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
