@@ -91,6 +91,7 @@ static void dispatch(struct disk *d, const struct disk_request *req, int fd, str
 		break;
 	case DISK_UNLINK:
 		role_unlink(d, answer);
+		fault_release(d);
 		break;
 	case DISK_BOUNDARY:
 		role_boundary(d, req->epoch, answer);
@@ -103,6 +104,11 @@ static void dispatch(struct disk *d, const struct disk_request *req, int fd, str
 		break;
 	case DISK_SERVE:
 		role_serve(d, answer);
+		if (!answer->status)
+			fault_release(d);
+		break;
+	case DISK_FAULT:
+		fault_release(d);
 		break;
 	case DISK_STATUS:
 		role_status(d, answer);
@@ -196,6 +202,7 @@ static void daemon_gone(struct disk *d)
 	pthread_rwlock_wrlock(&d->io);
 	d->closing = true;
 	pthread_rwlock_unlock(&d->io);
+	fault_close(d);
 	settle_stop(d);
 	r = d->role == DISK_SECONDARY ? 0 : storage_flush(&d->storage);
 	if (r)

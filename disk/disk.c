@@ -67,6 +67,7 @@ static void init_locks(struct disk *d)
 	pthread_rwlockattr_destroy(&attr);
 	pthread_mutex_init(&d->control_lock, NULL);
 	range_lock_init(&d->ranges);
+	fault_init(d);
 }
 
 int disk_init(struct disk *d, char *why, size_t why_size)
@@ -95,6 +96,7 @@ void disk_destroy(struct disk *d)
 	pvm_cache_destroy(&d->pvm);
 	svm_cache_destroy(&d->svm);
 	bitmap_free(&d->changed);
+	fault_destroy(d);
 	range_lock_destroy(&d->ranges);
 	pthread_mutex_destroy(&d->control_lock);
 	pthread_rwlock_destroy(&d->io);
@@ -112,6 +114,13 @@ void disk_storage_error(struct disk *d, int r, const char *doing)
 		return;
 	snprintf(m.text, sizeof(m.text), "%s: %s failed: %s", d->config.file, doing, disk_strerror(-r));
 	control_send(d, &m, false);
+}
+
+/* A request of the guest failed; it is answered when this returns. */
+static void guest_error(struct disk *d, int r, const char *doing)
+{
+	disk_storage_error(d, r, doing);
+	fault_park(d, r, doing);
 }
 
 static bool is_secondary(struct disk *d)
@@ -137,7 +146,7 @@ int disk_read(struct disk *d, void *buf, uint32_t len, uint64_t off)
 	pthread_rwlock_unlock(&d->io);
 	atomic_fetch_add(&d->reads, 1);
 	if (r)
-		disk_storage_error(d, r, "reading");
+		guest_error(d, r, "reading");
 	return r;
 }
 
@@ -196,7 +205,7 @@ static int change(struct disk *d, const void *buf, uint32_t len, uint64_t off, b
 	pthread_rwlock_unlock(&d->io);
 	atomic_fetch_add(&d->writes, 1);
 	if (r)
-		disk_storage_error(d, r, "writing");
+		guest_error(d, r, "writing");
 	else if (secondary)
 		want_checkpoint_if_half(d);
 	return r;
@@ -227,6 +236,6 @@ int disk_flush(struct disk *d)
 	pthread_rwlock_unlock(&d->io);
 	atomic_fetch_add(&d->flushes, 1);
 	if (r)
-		disk_storage_error(d, r, "flushing");
+		guest_error(d, r, "flushing");
 	return r;
 }

@@ -18,6 +18,7 @@
 
 #include "disk/bitmap.h"
 #include "disk/disk_proto.h"
+#include "disk/fault.h"
 #include "disk/lineage.h"
 #include "disk/meta.h"
 #include "disk/pvm_cache.h"
@@ -76,7 +77,7 @@ struct disk_settle {
 
 /*
  * Lock order: io, then a range of ranges, then one of {svm.lock, pvm.lock, link.lock, settle.lock,
- * storage.flush_lock, control_lock}, which are never held together; control_lock only within
+ * storage.flush_lock, fault.lock, control_lock}, which are never held together; control_lock only within
  * control.c.
  *
  * Nothing that holds io or a range may wait for the control thread. The control thread takes io for
@@ -104,6 +105,7 @@ struct disk {
 	struct pvm_cache pvm;
 	struct disk_link link;
 	struct disk_settle settle;
+	struct disk_fault fault;
 	struct meta meta;
 	struct redo redo;       /* the journal */
 	struct lineage source;  /* secondary: that of the copy it receives, as LINK said */
