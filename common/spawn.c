@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SPAWN_MAX_FDS 16
+#define SPAWN_MAX_FDS 48 /* 3 and on, and below 64, where they are moved first */
 
 /* In the child. Descriptors are first moved out of the way, so that none overwrites another. */
 static int place_fds(const int *fds, int nfds, int out_fd, int error_fd)

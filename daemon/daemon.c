@@ -160,10 +160,10 @@ static void take_over(struct daemon *d)
 
 static void sync_disk(struct daemon *d)
 {
-	int fd = d->peer.fd[PEER_DISK];
+	struct diskman_peer peer[CONFIG_DISKS_MAX] = { { .fd = d->peer.fd[PEER_DISK] } };
 
 	d->peer.fd[PEER_DISK] = -1;
-	if (diskman_link(d, fd, daemon_is_primary(d) ? DISK_PRIMARY : DISK_SECONDARY) < 0)
+	if (diskman_link(d, peer, daemon_is_primary(d) ? DISK_PRIMARY : DISK_SECONDARY) < 0)
 		log_error("the disk manager does not take the link");
 }
 
@@ -396,7 +396,6 @@ static void on_disk_ready(uv_timer_t *t)
 	if (!d->disk.ready)
 		return;
 	uv_timer_stop(t);
-	log_info("disk %s: %llu MiB", config_disk(d->cfg, 0), (unsigned long long)d->disk.size >> 20);
 	if (vm_start(d, VM_SELFTEST) < 0 ||
 	    agentlink_open(d, d->vm.agent_fd, on_selftest_hello) < 0)
 		daemon_fail_start(d, "QEMU does not start");
@@ -513,8 +512,8 @@ int daemon_run(const struct config *cfg)
 
 	d->cfg = cfg;
 	d->agent.fd = d->agent.stage_fd = d->agent.device_fd = -1;
-	d->vm.child.pidfd = d->disk.child.pidfd = -1;
-	d->disk.fd = d->disk.boundary_fd = d->peer.listen_fd = -1;
+	d->vm.child.pidfd = d->peer.listen_fd = -1;
+	diskman_init(d);
 	for (c = 0; c < PEER_NCHANNELS; c++)
 		d->peer.fd[c] = -1;
 	core_init(&d->core, &core);

@@ -77,25 +77,69 @@ static inline bool agentlink_busy(const struct agentlink *a)
 	return a->fn != NULL;
 }
 
-/* --- diskman.c: the disk manager process --- */
+/* --- diskman.c: the disk managers, one process for each disk; diskevent.c: what they say --- */
 
-struct diskman {
+#define DISKMAN_OPS (DISK_RATE + 1)
+
+struct disk_progress { /* of the first sync, resync, verify; before the hello: of hashing the disk */
+	bool active;
+	uint64_t done, total; /* bytes of the disk looked at, and to be looked at */
+	uint64_t moved;       /* bytes over the link */
+	uint64_t eta_s;       /* UINT64_MAX: unknown */
+	uint64_t said_ns;     /* in the log */
+	unsigned int said_percent;
+};
+unsigned int disk_percent(const struct disk_progress *p);
+
+struct dm { /* one disk manager */
+	struct daemon *d;
+	unsigned int index;
+	char name[8];         /* disk0, ...: of its socket, log and data files */
+	const char *file;
+	bool writable;
 	struct child child;
 	struct watch *exit_watch, *watch;
-	int fd;          /* control */
-	int boundary_fd; /* the disk manager's second control socket, for the agent; -1 once given to QEMU */
-	char socket[200];
-	bool ready;
-	uint64_t size, identity;
-	struct disk_message status; /* the last one */
-	void (*on_commit)(struct daemon *d, int status);
+	int fd;               /* control */
+	int boundary_fd;      /* its second control socket, for the agent */
+	char socket[108];
+	uint8_t owes[DISKMAN_OPS]; /* answers, of each kind of request */
+	struct disk_message hello; /* op 0: it has not come */
+	uint64_t size;
+	struct lineage lineage;    /* as hello or the last answer said */
+	struct disk_message status;/* the last answer that says how the disk is */
+	uint64_t boundary;    /* secondary: epoch */
+	bool synced;          /* primary: since the last LINK */
+	bool link_lost;       /* since the last LINK */
+	bool fault;           /* DISK_EV_FAULT has come */
+	struct disk_progress sync;
 };
 
 /* the answers of all disks are there. status: 0, or the first error, which was logged with its disk's name */
 typedef void diskman_fn(struct daemon *d, int status);
 
+struct diskman_round {
+	diskman_fn *fn;
+	int status;
+};
+
+struct diskman {
+	struct dm disk[CONFIG_DISKS_MAX];
+	unsigned int n;
+	bool ready; /* all have said hello */
+	struct diskman_round round[DISKMAN_OPS];
+};
+
+struct diskman_peer { /* the peer's disk */
+	int fd;                 /* connection to its disk manager */
+	bool all;               /* it may differ anywhere */
+	struct lineage lineage;
+};
+
+void diskman_init(struct daemon *d); /* before anything else */
 int diskman_start(struct daemon *d);
 void diskman_stop(struct daemon *d);
+/* Where fn is not NULL: 0 if it will be called, -EBUSY if the same was asked already and is not answered. Read-only
+ * disks are only opened. */
 /* After all have said hello, once: content is that of the last complete checkpoint, or failover, of all. */
 int diskman_open(struct daemon *d, diskman_fn *fn);
 /* secondary: what the SVM wrote is stable; then diskman_serve() lets it count */
@@ -103,10 +147,18 @@ int diskman_failover(struct daemon *d, uint64_t generation, diskman_fn *fn);
 int diskman_serve(struct daemon *d, diskman_fn *fn); /* this node serves alone; fn: or NULL */
 int diskman_fault(struct daemon *d); /* the VM gets the error of a request that failed */
 int diskman_verify(struct daemon *d, bool repair); /* primary; verify_done() for each disk */
-int diskman_link(struct daemon *d, int fd, enum disk_role role); /* takes fd */
+int diskman_rate(struct daemon *d, uint64_t bytes_s);
+/* peer[i].fd of each writable disk i is taken. A disk that refuses: its link is lost. */
+int diskman_link(struct daemon *d, struct diskman_peer *peer, enum disk_role role);
 int diskman_unlink(struct daemon *d);
-int diskman_commit(struct daemon *d, uint64_t epoch, void (*fn)(struct daemon *d, int status));
+int diskman_commit(struct daemon *d, uint64_t epoch, diskman_fn *fn);
 int diskman_poll_status(struct daemon *d);
+/* For QEMU: a connection to its NBD server, which turns others than this process away. Descriptor or -errno */
+int diskman_connect(const struct dm *m);
+/* between the two files */
+void diskman_on_message(void *dm, int events);
+void diskman_answer(struct dm *m, const struct disk_message *a);
+void diskman_link_lost(struct dm *m, const char *why);
 
 /* --- peer.c: the link to the other daemon --- */
 

@@ -1,11 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * diskman.c - the disk manager: an nbdkit process with our plugin, one for the VM's disk
+ * diskman.c - the disk managers: an nbdkit process with our plugin for each disk of the VM
+ *
+ * Theory of operation. What is asked is asked of all disks that it concerns, and they work at the same
+ * time; when the last answer is there the caller gets one result (a round). Each disk manager answers in
+ * order, so a round is known by its operation alone. The caller's function is called exactly once for
+ * each round that was begun; a disk manager that dies answers all it owes with -EPIPE. What the disk managers
+ * say by themselves is in diskevent.c.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,182 +21,442 @@
 #include "common/wire.h"
 #include "daemon/daemon.h"
 
-static void on_exit_event(void *arg, int events)
+static const char *op_name(unsigned int op)
 {
-	struct daemon *d = arg;
-	int status = 0;
+	static const char *const names[DISKMAN_OPS] = {
+		[DISK_LINK] = "LINK", [DISK_UNLINK] = "UNLINK", [DISK_COMMIT] = "COMMIT", [DISK_FAILOVER] = "FAILOVER",
+		[DISK_STATUS] = "STATUS", [DISK_OPEN] = "OPEN", [DISK_SERVE] = "SERVE", [DISK_VERIFY] = "VERIFY",
+		[DISK_FAULT] = "FAULT", [DISK_RATE] = "RATE",
+	};
 
-	if (spawn_reap(&d->disk.child, &status) < 0)
-		return;
-	watch_free(d->disk.exit_watch);
-	d->disk.exit_watch = NULL;
-	if (d->ending)
-		return;
-	log_error("the disk manager has ended (%s %d); see %s/disk.log",
-		  WIFSIGNALED(status) ? "signal" : "exit status",
-		  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), daemon_state_dir(d));
-	if (d->core.state == CORE_STARTING) {
-		daemon_fail_start(d, "disk %s cannot be served; see %s/disk.log", config_disk(d->cfg, 0),
-				  daemon_state_dir(d));
-		return;
-	}
-	/* a VM without its disk is as good as dead, and must not say anything more */
-	vm_kill(d);
-	daemon_event(d, (struct core_event){ .type = CORE_EV_VM_DIED });
+	return op < DISKMAN_OPS && names[op] ? names[op] : "request";
 }
 
-static void on_sync(const struct disk_message *m)
+/* --- rounds --- */
+
+static bool owed(const struct diskman *all, unsigned int op)
 {
-	log_info("disk: %llu of %llu MiB sent", (unsigned long long)m->sync.done >> 20,
-		 (unsigned long long)m->sync.total >> 20);
+	unsigned int i;
+
+	for (i = 0; i < all->n; i++)
+		if (all->disk[i].owes[op])
+			return true;
+	return false;
 }
 
-static void on_link_lost(struct daemon *d, const struct disk_message *m)
+static void end_round(struct daemon *d, unsigned int op)
 {
-	/* the new primary unlinks its disk from that of a node that has given up */
-	if (!d->peer.up || d->core.state == CORE_GIVEN_UP)
+	struct diskman_round r = d->disk.round[op];
+
+	if (owed(&d->disk, op))
 		return;
-	log_warn("disk link: %s", m->text);
-	peer_side_closed(d, PEER_DISK);
+	d->disk.round[op] = (struct diskman_round){ NULL };
+	if (r.fn && !d->ending)
+		r.fn(d, r.status);
 }
 
-static void on_event(struct daemon *d, const struct disk_message *m)
+static void note_status(struct daemon *d, unsigned int op, int status)
 {
-	switch (m->op) {
-	case DISK_EV_HELLO:
-		if (m->hello.proto != DISK_PROTO_VERSION) {
-			daemon_fail_start(d, "the disk plugin is of another version");
-			break;
-		}
-		d->disk.size = m->hello.size;
-		d->disk.identity = m->hello.identity;
-		d->disk.ready = true;
-		break;
-	case DISK_EV_BOUNDARY: checkpoint_disk_boundary(d, m->epoch); break;
-	case DISK_EV_SYNC: on_sync(m); break;
-	case DISK_EV_SYNCED:
-		daemon_event(d, (struct core_event){ .type = CORE_EV_DISK_SYNCED });
-		break;
-	case DISK_EV_WRITTEN_BACK: log_info("disk: what the SVM had written is on stable storage"); break;
-	case DISK_EV_WANT_CHECKPOINT:
-		daemon_event(d, (struct core_event){ .type = CORE_EV_WANT_CHECKPOINT,
-						     .cause = CORE_CAUSE_DISK });
-		break;
-	case DISK_EV_LINK_LOST: on_link_lost(d, m); break;
-	case DISK_EV_ERROR: log_error("disk: %s", m->text); break;
-	case DISK_STATUS: d->disk.status = *m; break;
-	case DISK_COMMIT:
-		if (d->disk.on_commit)
-			d->disk.on_commit(d, m->status);
-		break;
-	default:
-		if (m->status < 0)
-			log_error("disk manager: request %u failed: %s", m->op, m->text);
-	}
+	if (status < 0 && !d->disk.round[op].status)
+		d->disk.round[op].status = status;
 }
 
-static void on_message(void *arg, int events)
+/* what an answer says of the disk, whatever was asked */
+static void take_state(struct dm *m, const struct disk_message *a)
 {
-	struct daemon *d = arg;
-	struct disk_message m;
-	ssize_t n;
+	static const uint32_t with_state = 1u << DISK_OPEN | 1u << DISK_SERVE | 1u << DISK_LINK |
+		1u << DISK_UNLINK | 1u << DISK_COMMIT | 1u << DISK_FAILOVER | 1u << DISK_STATUS;
 
-	/* one by one: an event may end the disk manager */
-	n = recv(d->disk.fd, &m, sizeof(m), MSG_DONTWAIT);
-	if (n == 0)
-		watch_events(d->disk.watch, 0);
-	if (n != sizeof(m))
+	if (a->status < 0 || !(with_state & 1u << a->op))
 		return;
-	m.text[sizeof(m.text) - 1] = 0;
-	on_event(d, &m);
+	m->status = *a;
+	if (a->status_reply.lineage.current)
+		m->lineage = a->status_reply.lineage;
 }
 
-int diskman_start(struct daemon *d)
+void diskman_answer(struct dm *m, const struct disk_message *a)
 {
-	static const int types[2] = { SOCK_SEQPACKET, SOCK_SEQPACKET };
-	struct diskman *m = &d->disk;
-	int ours[2] = { -1, -1 }, theirs[2] = { -1, -1 }, log_fd, r;
-	char plugin[300], file[300], cache[64];
-	char *argv[] = { (char *)d->cfg->nbdkit, "-f", "--exit-with-parent", "-U", m->socket, "-t", "8",
-			 plugin, file, "control-fd=3", "boundary-fd=4", cache, NULL };
+	struct daemon *d = m->d;
 
-	r = daemon_find(d, "disk", "nbdkit-colo-plugin.so", plugin, sizeof(plugin));
-	if (r < 0)
-		return r;
-	snprintf(m->socket, sizeof(m->socket), "%s/disk0.sock", daemon_state_dir(d));
-	unlink(m->socket);
-	snprintf(file, sizeof(file), "file=%s", config_disk(d->cfg, 0));
-	snprintf(cache, sizeof(cache), "cache-max=%llu", (unsigned long long)d->cfg->cache_max);
-	r = wire_pairs(types, 2, ours, theirs);
-	log_fd = daemon_open_log(d, "disk.log");
-	if (r == 0)
-		r = spawn_child(&m->child, argv, theirs, 2, log_fd, 0);
-	close(theirs[0]);
-	close(theirs[1]);
-	if (log_fd >= 0)
-		close(log_fd);
-	if (r < 0) {
-		log_error("%s: %s", d->cfg->nbdkit, strerror(-r));
-		return r;
-	}
-	m->fd = ours[0];
-	m->boundary_fd = ours[1];
-	m->watch = watch_new(&d->loop, m->fd, UV_READABLE, on_message, d);
-	m->exit_watch = watch_new(&d->loop, m->child.pidfd, UV_READABLE, on_exit_event, d);
+	if (a->op >= DISKMAN_OPS || !m->owes[a->op])
+		return;
+	m->owes[a->op]--;
+	take_state(m, a);
+	if (a->status < 0)
+		log_error("%s (%s): %s: %s", m->name, m->file, op_name(a->op),
+			  *a->text ? a->text : strerror(-a->status));
+	note_status(d, a->op, a->status);
+	if (a->op == DISK_LINK && a->status < 0)
+		diskman_link_lost(m, "");
+	if (a->op == DISK_VERIFY && a->status < 0)
+		verify_done(d, m->index, a);
+	end_round(d, a->op);
+}
+
+static int ask_one(struct dm *m, const struct disk_request *r, int fd)
+{
+	int e = m->fd < 0 ? -EPIPE : wire_send_fds(m->fd, r, sizeof(*r), &fd, fd >= 0);
+
+	if (e == 0)
+		m->owes[r->op]++;
+	else
+		note_status(m->d, r->op, e);
+	return e;
+}
+
+/* 0: fn will be called. Requests without fn may be repeated before they are answered. */
+static int begin_round(struct daemon *d, unsigned int op, diskman_fn *fn)
+{
+	struct diskman_round *r = &d->disk.round[op];
+
+	if (fn && (r->fn || owed(&d->disk, op)))
+		return -EBUSY;
+	r->fn = fn;
+	r->status = 0;
 	return 0;
 }
 
-void diskman_stop(struct daemon *d)
+static int all_asked(struct daemon *d, unsigned int op)
 {
-	struct diskman *m = &d->disk;
+	struct diskman_round *r = &d->disk.round[op];
+	int status = r->status;
 
-	watch_free(m->watch);
-	watch_free(m->exit_watch);
-	m->watch = m->exit_watch = NULL;
-	if (m->fd >= 0)
-		close(m->fd); /* it flushes and ends by itself */
-	if (m->boundary_fd >= 0)
-		close(m->boundary_fd);
-	m->fd = m->boundary_fd = -1;
-	if (m->child.pid)
-		waitpid(m->child.pid, NULL, 0);
-	m->child.pid = 0;
-	unlink(m->socket);
+	if (owed(&d->disk, op))
+		return 0;
+	*r = (struct diskman_round){ NULL };
+	return status < 0 ? status : -ENODEV;
 }
 
-static int request(struct daemon *d, const struct disk_request *r, int fd)
+static int ask_writable(struct daemon *d, const struct disk_request *r, diskman_fn *fn)
 {
-	return d->disk.fd < 0 ? -EPIPE : wire_send_fds(d->disk.fd, r, sizeof(*r), &fd, fd >= 0);
+	int e = begin_round(d, r->op, fn);
+	unsigned int i;
+
+	if (e < 0)
+		return e;
+	for (i = 0; i < d->disk.n; i++)
+		if (d->disk.disk[i].writable)
+			ask_one(&d->disk.disk[i], r, -1);
+	return all_asked(d, r->op);
 }
 
-int diskman_link(struct daemon *d, int fd, enum disk_role role)
+/* --- what is asked --- */
+
+/* That all writable disks can come back to. A disk that was not a secondary's has none. */
+static uint64_t common_epoch(const struct diskman *all)
+{
+	uint64_t epoch = UINT64_MAX;
+	unsigned int i;
+
+	for (i = 0; i < all->n; i++)
+		if (all->disk[i].writable && all->disk[i].hello.epoch < epoch)
+			epoch = all->disk[i].hello.epoch;
+	return epoch;
+}
+
+/* A failover counts on all disks as soon as it does on one of them. */
+static bool failed_over(const struct diskman *all, const struct dm *m)
+{
+	const struct disk_message *o, *h = &m->hello;
+	unsigned int i;
+
+	if (!(h->hello.flags & DISK_HELLO_PREPARED))
+		return false;
+	for (i = 0; i < all->n; i++) {
+		o = &all->disk[i].hello;
+		if (o->hello.flags & DISK_HELLO_FAILED_OVER && o->hello.failover == h->hello.failover)
+			return true;
+	}
+	return false;
+}
+
+int diskman_open(struct daemon *d, diskman_fn *fn)
+{
+	struct disk_request r = { .op = DISK_OPEN, .epoch = common_epoch(&d->disk) };
+	int e = begin_round(d, DISK_OPEN, fn);
+	unsigned int i;
+
+	if (e < 0)
+		return e;
+	for (i = 0; i < d->disk.n; i++) {
+		r.flags = failed_over(&d->disk, &d->disk.disk[i]) ? DISK_OPEN_FAILOVER : 0;
+		ask_one(&d->disk.disk[i], &r, -1);
+	}
+	return all_asked(d, DISK_OPEN);
+}
+
+int diskman_serve(struct daemon *d, diskman_fn *fn)
+{
+	return ask_writable(d, &(struct disk_request){ .op = DISK_SERVE }, fn);
+}
+
+int diskman_failover(struct daemon *d, uint64_t generation, diskman_fn *fn)
+{
+	return ask_writable(d, &(struct disk_request){ .op = DISK_FAILOVER, .epoch = generation }, fn);
+}
+
+int diskman_commit(struct daemon *d, uint64_t epoch, diskman_fn *fn)
+{
+	return ask_writable(d, &(struct disk_request){ .op = DISK_COMMIT, .epoch = epoch }, fn);
+}
+
+int diskman_link(struct daemon *d, struct diskman_peer *peer, enum disk_role role)
 {
 	struct disk_request r = { .op = DISK_LINK, .role = role };
-	int e;
+	int e = begin_round(d, DISK_LINK, NULL);
+	unsigned int i;
 
-	wire_set_nonblock(fd, 0);
-	e = request(d, &r, fd);
-	close(fd);
+	for (i = 0; i < d->disk.n; i++) {
+		struct dm *m = &d->disk.disk[i];
+
+		if (!m->writable)
+			continue;
+		m->synced = m->link_lost = false;
+		m->boundary = 0;
+		memset(&m->sync, 0, sizeof(m->sync));
+		r.flags = role == DISK_PRIMARY && peer[i].all ? DISK_LINK_ALL : 0;
+		r.peer = peer[i].lineage;
+		wire_set_nonblock(peer[i].fd, 0);
+		if (e == 0)
+			e = ask_one(m, &r, peer[i].fd);
+		close(peer[i].fd);
+	}
 	return e;
 }
 
 int diskman_unlink(struct daemon *d)
 {
-	return request(d, &(struct disk_request){ .op = DISK_UNLINK }, -1);
+	return ask_writable(d, &(struct disk_request){ .op = DISK_UNLINK }, NULL);
 }
 
-int diskman_commit(struct daemon *d, uint64_t epoch, void (*fn)(struct daemon *d, int status))
+int diskman_fault(struct daemon *d)
 {
-	d->disk.on_commit = fn;
-	return request(d, &(struct disk_request){ .op = DISK_COMMIT, .epoch = epoch }, -1);
+	struct disk_request r = { .op = DISK_FAULT };
+	unsigned int i;
+
+	begin_round(d, DISK_FAULT, NULL);
+	for (i = 0; i < d->disk.n; i++)
+		if (d->disk.disk[i].fault)
+			ask_one(&d->disk.disk[i], &r, -1);
+	return all_asked(d, DISK_FAULT);
 }
 
-int diskman_failover(struct daemon *d, uint64_t generation, diskman_fn *fn)
+int diskman_verify(struct daemon *d, bool repair)
 {
-	return request(d, &(struct disk_request){ .op = DISK_FAILOVER }, -1);
+	struct disk_request r = { .op = DISK_VERIFY, .flags = repair ? DISK_VERIFY_REPAIR : 0 };
+
+	return ask_writable(d, &r, NULL);
+}
+
+int diskman_rate(struct daemon *d, uint64_t bytes_s)
+{
+	return ask_writable(d, &(struct disk_request){ .op = DISK_RATE, .epoch = bytes_s }, NULL);
 }
 
 int diskman_poll_status(struct daemon *d)
 {
-	return request(d, &(struct disk_request){ .op = DISK_STATUS }, -1);
+	struct disk_request r = { .op = DISK_STATUS };
+	unsigned int i;
+
+	begin_round(d, DISK_STATUS, NULL);
+	for (i = 0; i < d->disk.n; i++)
+		if (!d->disk.disk[i].owes[DISK_STATUS])
+			ask_one(&d->disk.disk[i], &r, -1);
+	return 0;
+}
+
+/* --- processes --- */
+
+static void log_name(const struct dm *m, char *out, size_t size)
+{
+	snprintf(out, size, "%s/%s.log", daemon_state_dir(m->d), m->name);
+}
+
+static void give_up_answers(struct dm *m)
+{
+	unsigned int op;
+
+	for (op = 0; op < DISKMAN_OPS; op++)
+		if (m->owes[op]) {
+			m->owes[op] = 0;
+			note_status(m->d, op, -EPIPE);
+			end_round(m->d, op);
+		}
+}
+
+static void on_exit_event(void *arg, int events)
+{
+	struct dm *m = arg;
+	struct daemon *d = m->d;
+	int status = 0;
+	char log[200];
+
+	if (spawn_reap(&m->child, &status) < 0)
+		return;
+	watch_free(m->exit_watch);
+	m->exit_watch = NULL;
+	if (d->ending)
+		return;
+	log_name(m, log, sizeof(log));
+	log_error("the disk manager of %s has ended (%s %d); see %s", m->file,
+		  WIFSIGNALED(status) ? "signal" : "exit status",
+		  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), log);
+	if (d->core.state == CORE_STARTING) {
+		daemon_fail_start(d, "disk %s cannot be served; see %s", m->file, log);
+		return;
+	}
+	/* a VM without its disk is as good as dead, and must not say anything more */
+	vm_kill(d);
+	daemon_event(d, (struct core_event){ .type = CORE_EV_VM_DIED });
+	give_up_answers(m);
+}
+
+#define MAX_PARAMS 24
+
+struct params {
+	char *argv[MAX_PARAMS + 1];
+	char text[MAX_PARAMS][320];
+	unsigned int n;
+};
+
+__attribute__((format(printf, 2, 3))) static void param(struct params *p, const char *fmt, ...)
+{
+	va_list ap;
+
+	p->argv[p->n] = p->text[p->n];
+	va_start(ap, fmt);
+	vsnprintf(p->text[p->n++], sizeof(p->text[0]), fmt, ap);
+	va_end(ap);
+}
+
+static int spawn_nbdkit(struct dm *m, const char *plugin, int fds[2], int log_fd)
+{
+	static const char *const fixed[] = { "-f", "--exit-with-parent", "-t", "8", "-U" };
+	const struct config *c = m->d->cfg;
+	const struct config_disk *k = &c->disk[m->index];
+	struct params p = { .n = 0 };
+	unsigned int i;
+
+	param(&p, "%s", c->nbdkit);
+	for (i = 0; i < sizeof(fixed) / sizeof(*fixed); i++)
+		param(&p, "%s", fixed[i]);
+	param(&p, "%s", m->socket);
+	param(&p, "%s", plugin);
+	param(&p, "file=%s", m->file);
+	param(&p, "control-fd=3");
+	param(&p, "boundary-fd=4");
+	param(&p, "cache-max=%llu", (unsigned long long)c->cache_max);
+	if (k->format == FORMAT_QCOW2)
+		param(&p, "format=qcow2");
+	if (k->read_only)
+		param(&p, "read-only=1");
+	return spawn_child(&m->child, p.argv, fds, 2, log_fd, 0);
+}
+
+static int start_one(struct dm *m)
+{
+	static const int types[2] = { SOCK_SEQPACKET, SOCK_SEQPACKET };
+	struct daemon *d = m->d;
+	int ours[2] = { -1, -1 }, theirs[2] = { -1, -1 }, log_fd, r;
+	char plugin[300], log[20];
+
+	r = daemon_find(d, "disk", "nbdkit-colo-plugin.so", plugin, sizeof(plugin));
+	if (r < 0)
+		return r;
+	snprintf(m->socket, sizeof(m->socket), "%s/%s.sock", daemon_state_dir(d), m->name);
+	unlink(m->socket);
+	snprintf(log, sizeof(log), "%s.log", m->name);
+	r = wire_pairs(types, 2, ours, theirs);
+	log_fd = daemon_open_log(d, log);
+	if (r == 0)
+		r = spawn_nbdkit(m, plugin, theirs, log_fd);
+	close(theirs[0]);
+	close(theirs[1]);
+	if (log_fd >= 0)
+		close(log_fd);
+	m->fd = ours[0];
+	m->boundary_fd = ours[1];
+	if (r < 0) {
+		log_error("%s: %s", d->cfg->nbdkit, strerror(-r));
+		return r;
+	}
+	m->watch = watch_new(&d->loop, m->fd, UV_READABLE, diskman_on_message, m);
+	m->exit_watch = watch_new(&d->loop, m->child.pidfd, UV_READABLE, on_exit_event, m);
+	return 0;
+}
+
+void diskman_init(struct daemon *d)
+{
+	unsigned int i;
+
+	for (i = 0; i < CONFIG_DISKS_MAX; i++) {
+		struct dm *m = &d->disk.disk[i];
+
+		*m = (struct dm){ .d = d, .index = i, .child = { .pidfd = -1 }, .fd = -1, .boundary_fd = -1 };
+		snprintf(m->name, sizeof(m->name), "disk%u", i);
+	}
+	d->disk.n = d->cfg->disks;
+}
+
+int diskman_start(struct daemon *d)
+{
+	unsigned int i;
+	int r = 0;
+
+	for (i = 0; r == 0 && i < d->disk.n; i++) {
+		struct dm *m = &d->disk.disk[i];
+
+		m->writable = config_disk_writable(d->cfg, i);
+		m->file = config_disk(d->cfg, i);
+		r = start_one(m);
+	}
+	return r;
+}
+
+/* It flushes and ends by itself when its control socket is closed. */
+static void close_one(struct dm *m)
+{
+	watch_free(m->watch);
+	watch_free(m->exit_watch);
+	m->watch = m->exit_watch = NULL;
+	if (m->fd >= 0)
+		close(m->fd);
+	if (m->boundary_fd >= 0)
+		close(m->boundary_fd);
+	m->fd = m->boundary_fd = -1;
+}
+
+void diskman_stop(struct daemon *d)
+{
+	unsigned int i;
+
+	for (i = 0; i < d->disk.n; i++)
+		close_one(&d->disk.disk[i]);
+	for (i = 0; i < d->disk.n; i++) {
+		struct dm *m = &d->disk.disk[i];
+
+		if (m->child.pid)
+			waitpid(m->child.pid, NULL, 0);
+		m->child.pid = 0;
+		if (*m->socket)
+			unlink(m->socket);
+	}
+}
+
+int diskman_connect(const struct dm *m)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
+
+	if (fd < 0)
+		return -errno;
+	if (snprintf(a.sun_path, sizeof(a.sun_path), "%s", m->socket) >= (int)sizeof(a.sun_path))
+		r = -ENAMETOOLONG;
+	else
+		r = connect(fd, (const struct sockaddr *)&a, sizeof(a)) < 0 ? -errno : 0;
+	if (r == 0)
+		return fd;
+	log_error("%s: %s", m->socket, strerror(-r));
+	close(fd);
+	return r;
 }

@@ -41,8 +41,8 @@ void hello_fill(struct daemon *d, struct peer_hello *h, enum peer_channel channe
 	h->vcpus = htobe64(c->vcpus);
 	h->mode = htobe64(c->mode);
 	h->digest = htobe64(machine_digest(c));
-	h->disk_size = htobe64(d->disk.size);
-	h->disk_identity = htobe64(d->disk.identity);
+	h->disk_size = htobe64(d->disk.disk[0].size);
+	h->disk_identity = htobe64(d->disk.disk[0].hello.hello.identity);
 	snprintf(h->vm, sizeof(h->vm), "%s", c->name);
 	snprintf(h->node, sizeof(h->node), "%s", config_local(c)->name);
 	snprintf(h->machine, sizeof(h->machine), "%s", c->machine);
@@ -83,10 +83,10 @@ static enum peer_status check_identity(struct daemon *d, struct peer_hello *h, c
 	if (strcmp(h->qemu, d->qemu_version))
 		return refuse(text, size, "QEMU %s there, %s here: a pair needs the same version", h->qemu,
 			      d->qemu_version);
-	if (be64toh(h->disk_size) != d->disk.size)
+	if (be64toh(h->disk_size) != d->disk.disk[0].size)
 		return refuse(text, size, "the disk has %llu bytes there, %llu here",
-			      (unsigned long long)be64toh(h->disk_size), (unsigned long long)d->disk.size);
-	if (be64toh(h->disk_identity) != d->disk.identity)
+			      (unsigned long long)be64toh(h->disk_size), (unsigned long long)d->disk.disk[0].size);
+	if (be64toh(h->disk_identity) != d->disk.disk[0].hello.hello.identity)
 		return refuse(text, size, "the disks had different content when they were opened: "
 			      "copy %s to the other host while the VM is off", config_disk(c, 0));
 	return PEER_OK;

@@ -2,6 +2,7 @@
  *
  * status.c - `colo status --json`: published keys keep their meaning
  */
+#include <stdio.h>
 #include <unistd.h>
 
 #include "daemon/daemon.h"
@@ -41,19 +42,78 @@ static json_t *last_failover(const struct failover_record *f)
 			 f->total_us / 1000.0);
 }
 
-static json_t *disk(const struct diskman *m)
+/* --- disks --- */
+
+static json_t *progress(const struct disk_progress *p)
 {
-	return json_pack("{s:o s:o s:o s:o s:o}", "size", integer(m->size), "pvm_cache_bytes",
-			 integer(m->status.status_reply.pvm_cache_bytes), "svm_cache_bytes",
-			 integer(m->status.status_reply.svm_cache_bytes), "mirrored_bytes",
-			 integer(m->status.status_reply.mirrored_bytes), "changed_bytes",
-			 integer(m->status.status_reply.changed_bytes));
+	return json_pack("{s:i s:o s:o s:o s:o}", "percent", (int)disk_percent(p), "done", integer(p->done),
+			 "total", integer(p->total), "moved", integer(p->moved), "eta_s",
+			 p->eta_s == UINT64_MAX ? json_null() : integer(p->eta_s));
+}
+
+static const char *role(const struct config_disk *k)
+{
+	return k->cdrom ? "cdrom" : k->read_only ? "read-only" : "writable";
+}
+
+static json_t *one_disk(const struct dm *m)
+{
+	const struct config_disk *k = &m->d->cfg->disk[m->index];
+	const struct disk_message *s = &m->status;
+	char generation[20];
+	json_t *o;
+
+	snprintf(generation, sizeof(generation), "%016llx", (unsigned long long)m->lineage.current);
+	o = json_pack("{s:s s:s s:s s:o s:i s:s}", "file", m->file, "format",
+		      k->format == FORMAT_QCOW2 ? "qcow2" : "raw", "role", role(k), "size", integer(m->size),
+		      "sector", (int)k->sector, "state", s->text);
+	json_object_set_new(o, "sync", m->sync.active || m->synced ? progress(&m->sync) : json_null());
+	json_object_set_new(o, "changed_bytes", integer(s->status_reply.changed_bytes));
+	json_object_set_new(o, "memory_bytes", integer(s->status_reply.memory_bytes));
+	json_object_set_new(o, "journal_bytes", integer(s->status_reply.journal_bytes));
+	json_object_set_new(o, "generation", m->lineage.current ? json_string(generation) : json_null());
+	return o;
+}
+
+static json_t *disks(const struct diskman *all)
+{
+	json_t *out = json_array();
+	unsigned int i;
+
+	for (i = 0; i < all->n; i++)
+		json_array_append_new(out, one_disk(&all->disk[i]));
+	return out;
+}
+
+/* sums over all disks */
+static json_t *disk(const struct diskman *all)
+{
+	uint64_t size = 0, pvm = 0, svm = 0, mirrored = 0, changed = 0;
+	unsigned int i;
+
+	for (i = 0; i < all->n; i++) {
+		const struct disk_message *s = &all->disk[i].status;
+
+		size += all->disk[i].size;
+		pvm += s->status_reply.pvm_cache_bytes;
+		svm += s->status_reply.svm_cache_bytes;
+		mirrored += s->status_reply.mirrored_bytes;
+		changed += s->status_reply.changed_bytes;
+	}
+	return json_pack("{s:o s:o s:o s:o s:o}", "size", integer(size), "pvm_cache_bytes", integer(pvm),
+			 "svm_cache_bytes", integer(svm), "mirrored_bytes", integer(mirrored), "changed_bytes",
+			 integer(changed));
 }
 
 static json_t *processes(const struct daemon *d)
 {
-	return json_pack("{s:i s:i s:i}", "colo", (int)getpid(), "qemu", (int)d->vm.child.pid, "disk",
-			 (int)d->disk.child.pid);
+	json_t *all = json_array();
+	unsigned int i;
+
+	for (i = 0; i < d->disk.n; i++)
+		json_array_append_new(all, json_integer(d->disk.disk[i].child.pid));
+	return json_pack("{s:i s:i s:i s:o}", "colo", (int)getpid(), "qemu", (int)d->vm.child.pid, "disk",
+			 (int)d->disk.disk[0].child.pid, "disks", all);
 }
 
 json_t *status_json(struct daemon *d)
@@ -83,6 +143,7 @@ json_t *status_json(struct daemon *d)
 	json_object_set_new(net, "differences", explain_counts(d));
 	json_object_set_new(s, "net", net);
 	json_object_set_new(s, "disk", disk(&d->disk));
+	json_object_set_new(s, "disks", disks(&d->disk));
 	json_object_set_new(s, "seed_percent", json_real(d->seed_percent));
 	json_object_set_new(s, "verified", json_pack("{s:o s:o}", "checked", integer(k->verified),
 						      "mismatched", integer(k->verify_failed)));

@@ -24,11 +24,31 @@
 #include "daemon/daemon.h"
 
 #define MAX_ARGS 128
-/* where the child finds its ends */
-enum { QMP_FD = 3, AGENT_FD, BOUNDARY_FD, COUNTERS_FD, NIC_FD };
-#define TAP_FD(i) (NIC_FD + 2 * (i))
-#define SOCK_FD(i) (TAP_FD(i) + 1)
-#define MAX_FDS (NIC_FD - QMP_FD + 2 * AGENT_MAX_NICS)
+/* where the child finds its ends; then, NBD connection and boundary socket of each disk, counters of the
+ * network namespace, TAP and packet socket of each NIC */
+enum { QMP_FD = 3, AGENT_FD, FIRST_DISK_FD };
+#define MAX_FDS (FIRST_DISK_FD - QMP_FD + 2 * CONFIG_DISKS_MAX + NIC_FDS(CONFIG_NICS_MAX))
+_Static_assert(CONFIG_DISKS_MAX <= AGENT_MAX_DISKS, "each writable disk needs its boundary");
+
+static int nbd_fd(unsigned int disk)
+{
+	return FIRST_DISK_FD + 2 * disk;
+}
+
+static int boundary_fd(unsigned int disk)
+{
+	return nbd_fd(disk) + 1;
+}
+
+static int counters_fd(const struct config *c)
+{
+	return nbd_fd(c->disks);
+}
+
+static int tap_fd(const struct config *c, unsigned int nic)
+{
+	return counters_fd(c) + 1 + 2 * nic;
+}
 
 struct args {
 	char *v[MAX_ARGS];
@@ -88,6 +108,39 @@ static void boot_args(struct args *a, const struct config *c)
 	}
 }
 
+static void nic_args(struct args *a, const struct config *c, unsigned int i, enum vm_kind kind)
+{
+	arg(a, "-netdev");
+	if (kind == VM_SELFTEST)
+		arg(a, "hubport,id=nic%u,hubid=%u", i, i);
+	else
+		arg(a, "tap,id=nic%u,fd=%u", i, tap_fd(c, i));
+	arg(a, "-device");
+	arg(a, "virtio-net-pci,netdev=nic%u,mac=%s,disable-modern=on,disable-legacy=off,ctrl_vlan=off,romfile=", i,
+	    c->nic[i].mac);
+}
+
+/* Booted from in their order. */
+static void disk_args(struct args *a, struct daemon *d, unsigned int i, enum vm_kind kind)
+{
+	const struct config_disk *k = &d->cfg->disk[i];
+	const char *only = k->read_only ? ",read-only=on" : ",discard=unmap";
+
+	arg(a, "-blockdev");
+	if (kind == VM_SELFTEST)
+		arg(a, "driver=null-co,node-name=disk%u,size=%llu,read-zeroes=on%s", i,
+		    (unsigned long long)d->disk.disk[i].size, only);
+	else
+		arg(a, "driver=nbd,node-name=disk%u,server.type=fd,server.str=%d%s", i, nbd_fd(i), only);
+	arg(a, "-device");
+	if (k->cdrom)
+		arg(a, "ide-cd,drive=disk%u,bootindex=%u", i, i + 1);
+	else
+		arg(a, "virtio-blk-pci,drive=disk%u,bootindex=%u,disable-modern=on,disable-legacy=off,"
+		    "logical_block_size=%u,physical_block_size=%u", i, i + 1, (unsigned int)k->sector,
+		    (unsigned int)k->sector);
+}
+
 /* Legacy virtio: its device state is a seventh of that of the modern one, and so is the time to
  * save it, which is part of the PVM's pause. No VLAN filter in the NIC: QEMU forgets it while it loads device
  * state (the features, set last, clear it), and the SVM would be deaf in every VLAN. */
@@ -96,24 +149,10 @@ static void device_args(struct args *a, struct daemon *d, enum vm_kind kind)
 	const struct config *c = d->cfg;
 	unsigned int i;
 
-	for (i = 0; i < c->nics; i++) {
-		arg(a, "-netdev");
-		if (kind == VM_SELFTEST)
-			arg(a, "hubport,id=nic%u,hubid=%u", i, i);
-		else
-			arg(a, "tap,id=nic%u,fd=%u", i, TAP_FD(i));
-		arg(a, "-device");
-		arg(a, "virtio-net-pci,netdev=nic%u,mac=%s,disable-modern=on,disable-legacy=off,ctrl_vlan=off,romfile=",
-		    i, c->nic[i].mac);
-	}
-	arg(a, "-blockdev");
-	if (kind == VM_SELFTEST)
-		arg(a, "driver=null-co,node-name=disk0,size=%llu", (unsigned long long)d->disk.size);
-	else
-		arg(a, "driver=nbd,node-name=disk0,server.type=unix,server.path=%s,discard=unmap",
-		    d->disk.socket);
-	arg(a, "-device");
-	arg(a, "virtio-blk-pci,drive=disk0,disable-modern=on,disable-legacy=off");
+	for (i = 0; i < c->nics; i++)
+		nic_args(a, c, i, kind);
+	for (i = 0; i < c->disks; i++)
+		disk_args(a, d, i, kind);
 	if (kind == VM_SELFTEST) {
 		arg(a, "-serial"); arg(a, "null");
 	} else {
@@ -121,19 +160,20 @@ static void device_args(struct args *a, struct daemon *d, enum vm_kind kind)
 	}
 }
 
-static void agent_args(struct args *a, const char *agent, unsigned int nics, enum vm_kind kind)
+static void agent_args(struct args *a, const char *agent, const struct config *c, enum vm_kind kind)
 {
-	char text[AGENT_MAX_NICS * 48] = "";
+	char text[AGENT_MAX_NICS * 48 + AGENT_MAX_DISKS * 16] = "";
 	unsigned int i;
 	size_t n = 0;
 
-	for (i = 0; kind != VM_SELFTEST && i < nics; i++)
-		n += snprintf(text + n, sizeof(text) - n, ",nic=%u:%u:%u", TAP_FD(i), SOCK_FD(i), COUNTERS_FD);
+	for (i = 0; kind != VM_SELFTEST && i < c->disks; i++)
+		if (config_disk_writable(c, i))
+			n += snprintf(text + n, sizeof(text) - n, ",diskfd=%d", boundary_fd(i));
+	for (i = 0; kind != VM_SELFTEST && i < c->nics; i++)
+		n += snprintf(text + n, sizeof(text) - n, ",nic=%d:%d:%d", tap_fd(c, i), tap_fd(c, i) + 1,
+			      counters_fd(c));
 	arg(a, "-plugin");
-	if (kind == VM_SELFTEST)
-		arg(a, "%s,fd=%d", agent, AGENT_FD);
-	else
-		arg(a, "%s,fd=%d,diskfd=%d%s", agent, AGENT_FD, BOUNDARY_FD, text);
+	arg(a, "%s,fd=%d%s", agent, AGENT_FD, text);
 }
 
 static void control_args(struct args *a, enum vm_kind kind)
@@ -183,24 +223,53 @@ static void on_qmp_event(void *opaque, const char *event, json_t *data)
 	}
 }
 
+/* fds: those of QEMU's descriptors FIRST_DISK_FD and on */
+static int connect_disks(struct daemon *d, int *fds)
+{
+	unsigned int i;
+	int r;
+
+	for (i = 0; i < d->disk.n; i++) {
+		r = diskman_connect(&d->disk.disk[i]);
+		fds[2 * i] = r;
+		fds[2 * i + 1] = d->disk.disk[i].boundary_fd;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static void close_disks(struct daemon *d, int *fds)
+{
+	unsigned int i;
+
+	for (i = 0; i < d->disk.n; i++)
+		if (fds[2 * i] >= 0)
+			close(fds[2 * i]);
+}
+
 /* fds: what QEMU inherits, from 3 on; the first two are ours to close */
 static int start_child(struct daemon *d, struct args *a, int fds[MAX_FDS], enum vm_kind kind)
 {
-	int log_fd, nfds = 2, r = 0;
+	int log_fd, nfds = 2, r;
 
-	if (kind != VM_SELFTEST) {
-		fds[2] = d->disk.boundary_fd;
-		r = nic_prepare(d, fds + 3);
-		nfds = 3 + NIC_FDS(d->cfg->nics);
-	}
-	if (r < 0)
-		return r;
 	log_fd = daemon_open_log(d, "qemu.log");
-	r = spawn_child(&d->vm.child, a->v, fds, nfds, log_fd, SPAWN_BATCH);
+	if (kind == VM_SELFTEST) {
+		r = spawn_child(&d->vm.child, a->v, fds, nfds, log_fd, SPAWN_BATCH);
+	} else {
+		memset(fds + nfds, 0xff, (MAX_FDS - nfds) * sizeof(*fds));
+		r = connect_disks(d, fds + nfds);
+		nfds += 2 * d->disk.n;
+		r = r < 0 ? r : nic_prepare(d, fds + nfds);
+		nfds += NIC_FDS(d->cfg->nics);
+		if (r == 0) {
+			r = spawn_child(&d->vm.child, a->v, fds, nfds, log_fd, SPAWN_BATCH);
+			nic_prepared(d);
+		}
+		close_disks(d, fds + 2);
+	}
 	if (log_fd >= 0)
 		close(log_fd);
-	if (kind != VM_SELFTEST)
-		nic_prepared(d);
 	return r;
 }
 
@@ -215,7 +284,7 @@ static int build_args(struct daemon *d, struct args *a, enum vm_kind kind)
 	boot_args(a, d->cfg);
 	device_args(a, d, kind);
 	control_args(a, kind);
-	agent_args(a, agent, d->cfg->nics, kind);
+	agent_args(a, agent, d->cfg, kind);
 	return a->failed ? -ENOMEM : 0;
 }
 

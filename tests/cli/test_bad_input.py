@@ -117,7 +117,7 @@ def test_not_root(w):
 
 
 def disk_log(node):
-    with open(os.path.join(node.state_dir, "disk.log"), encoding="utf-8") as f:
+    with open(os.path.join(node.state_dir, "disk0.log"), encoding="utf-8") as f:
         return f.read()
 
 

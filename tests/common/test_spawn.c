@@ -140,10 +140,10 @@ static void test_input_is_empty_and_errors_are_kept(void **state)
 
 static void test_too_many_descriptors(void **state)
 {
-	int fds[17] = { 0 };
+	int fds[49] = { 0 };
 	struct child c;
 
-	assert_int_equal(spawn_child(&c, sleeper, fds, 17, -1, 0), -EINVAL);
+	assert_int_equal(spawn_child(&c, sleeper, fds, 49, -1, 0), -EINVAL);
 }
 
 /* The grandchild holds the pipe's other end: its end shows when it has died. */
