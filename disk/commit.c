@@ -15,7 +15,9 @@ void role_boundary(struct disk *d, uint64_t epoch, struct disk_message *answer)
 		return;
 	}
 	r = link_mark(d, epoch);
-	if (r == -EINVAL)
+	if (r == -EBUSY)
+		role_refuse(answer, r, "the peer does not have the whole disk yet");
+	else if (r == -EINVAL)
 		role_refuse(answer, r, "epoch %llu is not above the one before", (unsigned long long)epoch);
 	else if (r)
 		role_refuse(answer, r, "%s", r == -ENOTCONN ? "the link is lost" : "the link's ring is full of marks");
@@ -46,8 +48,10 @@ void role_commit(struct disk *d, uint64_t epoch, struct disk_message *answer)
 		}
 	}
 	pthread_rwlock_unlock(&d->io);
-	if (!r)
+	if (!r) {
 		settle_kick(d);
+		link_send_committed(d, epoch); /* without a link it counts all the same */
+	}
 	else if (r == -EINVAL && d->role != DISK_SECONDARY)
 		role_refuse(answer, r, "only a secondary commits");
 	else if (r == -ENOENT)

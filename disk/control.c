@@ -87,7 +87,7 @@ static void dispatch(struct disk *d, const struct disk_request *req, int fd, str
 {
 	switch (req->op) {
 	case DISK_LINK:
-		role_link(d, fd, req->role, answer);
+		role_link(d, fd, req, answer);
 		break;
 	case DISK_UNLINK:
 		role_unlink(d, answer);
@@ -109,6 +109,12 @@ static void dispatch(struct disk *d, const struct disk_request *req, int fd, str
 		break;
 	case DISK_FAULT:
 		fault_release(d);
+		break;
+	case DISK_VERIFY:
+		verify_begin(d, req->flags, answer);
+		break;
+	case DISK_RATE:
+		link_set_rate(d, req->epoch);
 		break;
 	case DISK_STATUS:
 		role_status(d, answer);
@@ -169,20 +175,6 @@ static bool receive_request(struct disk *d, int sock)
 	return true;
 }
 
-/* The peer never talks to a primary, so anything to be read there is its end, or nonsense. */
-static void primary_link_readable(struct disk *d)
-{
-	char c;
-	ssize_t n = recv(d->link.fd, &c, 1, MSG_DONTWAIT | MSG_PEEK);
-
-	if (n > 0)
-		link_fail(d, "the peer broke the protocol: a secondary sent data");
-	else if (n == 0)
-		link_fail(d, "the peer closed the connection");
-	else if (errno != EAGAIN && errno != EINTR)
-		link_fail(d, "the peer is gone: %s", disk_strerror(errno));
-}
-
 /* nbdkit_shutdown() waits for clients to hang up, but a QEMU that outlives its daemon may not. */
 static void end_process(struct disk *d, int status)
 {
@@ -215,24 +207,20 @@ static void *control_thread(void *arg)
 	struct disk *d = arg;
 
 	for (;;) {
-		bool watch = d->link.fd >= 0 && d->link.role == DISK_PRIMARY && !d->link.failed;
 		struct pollfd p[] = {
 			{ .fd = d->config.control_fd, .events = POLLIN },
 			{ .fd = d->control_stop_fd, .events = POLLIN },
 			{ .fd = d->link.done_fd, .events = POLLIN },
-			{ .fd = watch ? d->link.fd : -1, .events = POLLIN | POLLRDHUP },
 			{ .fd = d->config.boundary_fd, .events = POLLIN },
 		};
 
-		if (poll(p, 5, -1) < 0)
+		if (poll(p, 4, -1) < 0)
 			continue;
 		if (p[1].revents)
 			break;
-		if (p[3].revents)
-			primary_link_readable(d);
 		if (p[2].revents)
 			role_link_lost(d);
-		if (p[4].revents && !receive_request(d, d->config.boundary_fd)) {
+		if (p[3].revents && !receive_request(d, d->config.boundary_fd)) {
 			close(d->config.boundary_fd); /* QEMU has ended; the daemon knows */
 			d->config.boundary_fd = -1;
 		}

@@ -5,7 +5,8 @@
  * plugin.c   nbdkit's callbacks           settle.c     background: write-back, stable storage
  * disk.c     the guest's requests         storage.c, identity.c, bitmap.c, range.c
  * role.c, commit.c  the daemon's requests  pvm_cache.c, svm_cache.c
- * control.c  messages from and to it      link.c (sending), link_recv.c, sync.c
+ * control.c  messages from and to it      link.c (sending), link_recv.c, link_reply.c
+ *                                         compare.c, sync.c, verify.c, flusher.c
  */
 #ifndef COLO_DISK_DISK_H
 #define COLO_DISK_DISK_H
@@ -37,30 +38,65 @@ struct disk_config {
 	unsigned link_stall_ms; /* no progress for so long with a writer waiting: the link is given up */
 };
 
-/* ---- the link to the peer's disk manager (link.c, link_recv.c, sync.c) ---- */
+/* ---- the link to the peer's disk manager (link.c, link_recv.c, link_reply.c) ---- */
 struct disk_link {
 	int fd;              /* -1: no link. Set and closed by the control thread only */
 	int done_fd;         /* eventfd: the link has failed, the control thread is to take it down */
 	enum disk_role role; /* this side's */
-	pthread_t thread;    /* sender or receiver */
-	pthread_t sync_thread;
-	bool running, syncing; /* the threads exist */
+	uint64_t seed;       /* of all hashes; the primary's choice */
+	bool all;            /* primary: LINK said that the bitmaps say nothing */
+	struct link_threads {
+		pthread_t sender, receiver;
+		pthread_t worker; /* primary: sync and verify. Secondary: makes the first sync stable */
+		unsigned running; /* how many of them, in this order */
+	} threads;
 
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t more;  /* for the sender: the ring has data */
 	pthread_cond_t room;  /* for writers: the ring has room */
-	bool open;            /* primary: writes are mirrored */
+	bool open;            /* the ring takes messages; primary: writes are mirrored */
 	_Atomic bool failed;
 	char reason[160];
 	char *ring;
 	size_t ring_size, head, used;
 	uint64_t progress;    /* bytes the sender got rid of */
-	uint64_t last_epoch;
+	uint64_t last_epoch;  /* primary: marked */
 	bool idle;            /* the sender waits */
 	unsigned waiting;     /* writers that wait */
-	_Atomic uint64_t rate; /* of sync and verify, bytes a second; 0: no limit */
 	_Atomic uint64_t moved; /* payload bytes sent or received */
+	_Atomic uint64_t rate;  /* of sync and verify, bytes a second; 0: no limit */
 	bool direct;          /* receiver only: before the first boundary, writes go straight to storage */
+};
+
+/* ---- sync and verify (compare.c, sync.c, verify.c, flusher.c) ---- */
+struct sync_question {
+	uint64_t offset;
+	uint32_t length;
+	bool hole;       /* all zeroes here, nothing was read */
+	uint32_t answer; /* DISK_LINK_SAME, _DIFFERS, _BUSY */
+	unsigned parts;
+	uint64_t mine[DISK_HASH_PARTS], theirs[DISK_HASH_PARTS];
+};
+
+enum sync_phase {
+	SYNC_TARGET,   /* primary: the peer is yet to say what it changed */
+	SYNC_COMPARING,
+	SYNC_FLUSHING, /* both: SYNCED was said, the secondary makes it stable */
+	SYNC_DONE,     /* checkpoints and verify are possible */
+};
+
+struct disk_sync {
+	pthread_mutex_t lock; /* guards the rest, but for the questions: see compare.c */
+	pthread_cond_t changed;
+	enum sync_phase phase;
+	struct bitmap target; /* blocks the peer changed; words NULL without a link as primary */
+	uint64_t target_end;  /* of the last run received */
+	struct sync_question questions[DISK_LINK_WINDOW];
+	uint64_t asked, answered; /* ever, of this link */
+	uint64_t committed;   /* primary: the last epoch that is in the peer's storage */
+	bool verify;          /* one is asked for or under way */
+	uint32_t verify_flags;
+	_Atomic uint64_t moved; /* link bytes of this sync or verify, both ways, all included */
 };
 
 /* ---- background work (settle.c) ---- */
@@ -69,14 +105,14 @@ struct disk_settle {
 	bool running;
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t work, done;
-	bool stop, kicked;
+	bool stop, kicked, busy;
 	_Atomic bool writing_back; /* after a failover, until all is on stable storage */
 	unsigned attempt;  /* counts failed rounds, so that waiters see their round's error */
 	int error;         /* of the last round */
 };
 
 /*
- * Lock order: io, then a range of ranges, then one of {svm.lock, pvm.lock, link.lock, settle.lock,
+ * Lock order: io, then a range of ranges, then one of {svm.lock, pvm.lock, link.lock, sync.lock, settle.lock,
  * storage.flush_lock, fault.lock, control_lock}, which are never held together; control_lock only within
  * control.c.
  *
@@ -104,6 +140,7 @@ struct disk {
 	struct svm_cache svm;
 	struct pvm_cache pvm;
 	struct disk_link link;
+	struct disk_sync sync;
 	struct disk_settle settle;
 	struct disk_fault fault;
 	struct meta meta;
@@ -140,7 +177,7 @@ void disk_cond_init(pthread_cond_t *c);
 #define ROLE_UNDEFINED "no checkpoint was committed yet: the content of this disk is undefined"
 __attribute__((format(printf, 3, 4)))
 void role_refuse(struct disk_message *answer, int status, const char *fmt, ...);
-void role_link(struct disk *d, int fd, uint32_t role, struct disk_message *answer);
+void role_link(struct disk *d, int fd, const struct disk_request *req, struct disk_message *answer);
 void role_unlink(struct disk *d, struct disk_message *answer);
 void role_boundary(struct disk *d, uint64_t epoch, struct disk_message *answer);
 void role_commit(struct disk *d, uint64_t epoch, struct disk_message *answer);
@@ -161,9 +198,11 @@ int control_send(struct disk *d, const struct disk_message *m, bool wait);
 /* ---- link.c ---- */
 int link_init(struct disk *d);
 void link_destroy(struct disk *d);
+/* 0 if a link can be made of it, or -errno. */
+int link_usable(int fd);
 /* Control thread only. The descriptor belongs to the link if 0 is returned. Mirroring is on at once;
  * link_start() afterwards starts the threads. */
-int link_open(struct disk *d, int fd, enum disk_role role);
+int link_open(struct disk *d, int fd, enum disk_role role, bool all);
 int link_start(struct disk *d);
 void link_close(struct disk *d);
 /* Any thread; the first reason counts. The control thread will take the link down. */
@@ -176,6 +215,8 @@ void link_mirror_zero(struct disk *d, uint32_t len, uint64_t off);
 /* As these, but leaves half of the ring to the guest's writes. False when the link is gone. */
 bool link_sync_write(struct disk *d, const void *buf, uint32_t len, uint64_t off);
 bool link_sync_zero(struct disk *d, uint32_t len, uint64_t off);
+/* A message of sync or verify, either way, with `size` bytes behind its header. False when the link is gone. */
+bool link_say(struct disk *d, uint32_t op, uint64_t off, uint32_t length, const void *data, size_t size);
 /* Never waits. 0 or -errno; -EBUSY: the peer does not have all yet (before DISK_EV_SYNCED). */
 int link_mark(struct disk *d, uint64_t epoch);
 /* Secondary: tell the primary that the checkpoint `epoch` is in this side's storage (as far as a process
@@ -186,8 +227,26 @@ int link_send_committed(struct disk *d, uint64_t epoch);
 void link_set_rate(struct disk *d, uint64_t bytes_per_second);
 
 /* ---- threads of the link ---- */
-void *link_receiver(void *disk); /* link_recv.c */
-void *sync_thread(void *disk);   /* sync.c */
+void *link_receiver(void *disk); /* link_recv.c: secondary */
+void *link_replies(void *disk);  /* link_reply.c: primary */
+void *sync_thread(void *disk);   /* sync.c: primary */
+void *flusher_thread(void *disk); /* flusher.c: secondary */
+
+/* ---- compare.c, sync.c, verify.c ---- */
+void sync_init(struct disk *d);
+void sync_destroy(struct disk *d);
+/* Control thread, when a link begins: 0 or -ENOMEM. */
+int sync_reset(struct disk *d, enum disk_role role);
+/* Whoever waits is to look again. */
+void sync_wake(struct disk *d);
+enum sync_phase sync_phase(struct disk *d);
+void sync_set_phase(struct disk *d, enum sync_phase phase);
+/* The peer says that `epoch` is in its storage. False: no such epoch can be. */
+bool sync_committed(struct disk *d, uint64_t epoch);
+/* DISK_VERIFY */
+void verify_begin(struct disk *d, uint32_t flags, struct disk_message *answer);
+/* sync.c's thread: do what verify_begin() asked for, and say DISK_EV_VERIFIED */
+void verify_run(struct disk *d);
 
 /* ---- recover.c: what OPEN does to storage after an end of whatever kind. Nothing else runs yet ---- */
 /* The last checkpoint this disk can come back to, for HELLO; 0: none. */
@@ -208,6 +267,9 @@ void settle_stop(struct disk *d);
 void settle_kick(struct disk *d);
 /* Begin to write the SVM cache back. */
 void settle_write_back(struct disk *d);
+/* Give a write-back up, if there is one: what is left of the SVM's writes does not count any more. When this
+ * returns the settling thread is not in the SVM cache. */
+void settle_abandon(struct disk *d);
 /* Wait until the write-back, if there is one, is stable or has failed. */
 int settle_wait(struct disk *d);
 

@@ -139,35 +139,44 @@ struct disk_message {
  *   secondary                                             primary
  *      <----------------------------------------------  HELLO, mirrored writes from now on
  *   TARGET, length runs (struct disk_link_run)  ------>  candidates: own bitmap and these, or all
- *      <----------------------------------------------  HASH of a candidate block
+ *      <----------------------------------------------  HASH of a candidate block, HOLE of a range
  *   SAME, or DIFFERS with the hashes of its parts  --->  WRITE, ZERO of the parts that differ
  *      <----------------------------------------------  SYNCED
  *   SYNC_STABLE, when storage is flushed  ------------>
  *      <----------------------------------------------  BOUNDARY
  *   COMMITTED  --------------------------------------->
  *
- * HASH is about the content at its place in the stream. Before the first boundary that is storage; later
- * (verify) it is storage if no uncommitted write touches the block, and BUSY is the answer if one does.
+ * HASH and HOLE are questions about the content at their place in the stream. Before the first boundary that
+ * is storage; later (verify) it is storage if no uncommitted write touches the range, and BUSY is the
+ * answer if one does. Every question gets one answer, in the order of the questions, and no more than
+ * DISK_LINK_WINDOW are without an answer. COMMITTED may stand anywhere between answers.
  */
 #define DISK_LINK_MAGIC 0x434f4c44u
 #define DISK_LINK_MAX_DATA 262144u /* per DISK_LINK_WRITE; larger ones are split */
 #define DISK_HASH_BLOCK 65536u
 #define DISK_HASH_PART 4096u
+#define DISK_HASH_PARTS (DISK_HASH_BLOCK / DISK_HASH_PART)
+#define DISK_HASH_BYTES 16u
+#define DISK_LINK_MAX_HOLE (64u * DISK_HASH_BLOCK)
 #define DISK_LINK_MAX_RUNS 16384u  /* per DISK_LINK_TARGET; more of these follow */
+#define DISK_LINK_WINDOW 128u
 enum disk_link_op {
 	DISK_LINK_WRITE = 1, /* offset, length, then data */
 	DISK_LINK_ZERO,      /* offset, length; no data (trim or write-zeroes) */
 	DISK_LINK_BOUNDARY,  /* epoch in offset */
 	DISK_LINK_HASH,      /* offset, length (of one block; the disk's last may be short), then XXH128, 16 bytes */
 	DISK_LINK_SYNCED,
-	DISK_LINK_HELLO,     /* seed of the hashes of this link in offset; all hashing uses it */
+	DISK_LINK_HELLO,     /* first of all. Seed of the hashes of this link in offset; all hashing uses it.
+			      * length: 1 if all will be compared, so that no runs are needed; or 0 */
+	DISK_LINK_HOLE,      /* offset, length (whole blocks, up to DISK_LINK_MAX_HOLE): all zeroes here */
 	/* secondary to primary */
-	DISK_LINK_TARGET = 32, /* length: bytes of struct disk_link_run that follow; offset: 1: more come */
-	DISK_LINK_SAME,      /* offset */
-	DISK_LINK_DIFFERS,   /* offset, length: of the XXH64 of each part that follow */
-	DISK_LINK_BUSY,      /* offset */
+	DISK_LINK_TARGET = 32, /* once, after HELLO; length: bytes of struct disk_link_run that follow, in
+			      * ascending order; offset: 1: more come, 0: that was all */
+	DISK_LINK_SAME,      /* offset: of the question, here and below; length: 0 */
+	DISK_LINK_DIFFERS,   /* length: of the XXH64 of each part that follow; after HOLE: 0 */
+	DISK_LINK_BUSY,      /* length: 0 */
 	DISK_LINK_SYNC_STABLE,
-	DISK_LINK_COMMITTED, /* epoch in offset */
+	DISK_LINK_COMMITTED, /* epoch in offset: this checkpoint is in the secondary's storage */
 };
 struct disk_link_header {
 	uint32_t magic;

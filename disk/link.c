@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * link.c - the stream of writes to the peer's disk manager, and the link's life
+ * link.c - the stream to the peer's disk manager, and the link's life
  *
  * Theory of operation. Writers copy their request into a ring of fixed size, a sender thread writes the
  * ring to the socket. A full ring makes writers wait, which is the back-pressure that a slow peer or
- * network exerts on the guest; nothing grows without bound. Boundary marks may use the last few KiB of
- * the ring, so that the control thread never waits.
+ * network exerts on the guest; nothing grows without bound. Boundary marks and a secondary's COMMITTED
+ * may use the last few KiB of the ring, so that the control thread never waits.
+ *
+ * Both sides have the same threads: the sender; a receiver (link_recv.c, link_reply.c), which on the primary
+ * waits for nothing but the socket, so that a secondary's answers always get through; and a worker (sync.c,
+ * flusher.c) for what takes long.
  *
  * Waiting cannot last: a writer that sees no byte leave for link_stall_ms gives the link up. Stopping the
  * VM for a checkpoint waits for its writes, so otherwise a full secondary and a primary that cannot take
@@ -28,6 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -53,6 +58,7 @@ int link_init(struct disk *d)
 	l->ring_size = l->ring_size < RING_MIN ? RING_MIN : l->ring_size;
 	l->ring_size = l->ring_size > RING_MAX ? RING_MAX : l->ring_size;
 	l->ring = malloc(l->ring_size);
+	sync_init(d);
 	return l->ring && l->done_fd >= 0 ? 0 : -ENOMEM;
 }
 
@@ -60,6 +66,7 @@ void link_destroy(struct disk *d)
 {
 	struct disk_link *l = &d->link;
 
+	sync_destroy(d);
 	free(l->ring);
 	if (l->done_fd >= 0)
 		close(l->done_fd);
@@ -92,16 +99,32 @@ void link_fail(struct disk *d, const char *fmt, ...)
 	}
 	pthread_mutex_unlock(&l->lock);
 	pvm_cache_interrupt(&d->pvm, true);
+	sync_wake(d);
 }
 
-int link_open(struct disk *d, int fd, enum disk_role role)
+int link_usable(int fd)
 {
-	struct disk_link *l = &d->link;
-	int type = 0, on = 1;
+	int type = 0;
 	socklen_t n = sizeof(type);
 
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) < 0 || type != SOCK_STREAM)
 		return -ENOTSOCK;
+	return 0;
+}
+
+static void put_message(struct disk_link *l, uint32_t op, uint64_t offset, uint32_t length, const void *data,
+			size_t size);
+
+int link_open(struct disk *d, int fd, enum disk_role role, bool all)
+{
+	struct disk_link *l = &d->link;
+	uint64_t seed;
+	int on = 1, r = sync_reset(d, role);
+
+	if (r)
+		return r;
+	if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+		return -EIO;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* no TCP: no need */
 	pvm_cache_interrupt(&d->pvm, false);
 	pthread_mutex_lock(&l->lock);
@@ -111,8 +134,12 @@ int link_open(struct disk *d, int fd, enum disk_role role)
 	l->head = l->used = 0;
 	l->last_epoch = 0;
 	l->reason[0] = 0;
+	l->seed = seed;
+	l->all = all;
 	l->direct = true;
-	l->open = role == DISK_PRIMARY;
+	l->open = true;
+	if (role == DISK_PRIMARY)
+		put_message(l, DISK_LINK_HELLO, seed, all, NULL, 0);
 	pthread_mutex_unlock(&l->lock);
 	return 0;
 }
@@ -121,16 +148,29 @@ static void *sender(void *arg);
 
 int link_start(struct disk *d)
 {
-	struct disk_link *l = &d->link;
-	bool primary = l->role == DISK_PRIMARY;
-	int r = disk_thread(&l->thread, primary ? sender : link_receiver, d);
+	bool primary = d->link.role == DISK_PRIMARY;
+	struct link_threads *t = &d->link.threads;
+	int r = disk_thread(&t->sender, sender, d);
 
-	l->running = r == 0;
-	if (r || !primary)
+	t->running = 0;
+	if (r)
 		return r;
-	r = disk_thread(&l->sync_thread, sync_thread, d);
-	l->syncing = r == 0;
+	t->running++;
+	r = disk_thread(&t->receiver, primary ? link_replies : link_receiver, d);
+	if (r)
+		return r;
+	t->running++;
+	r = disk_thread(&t->worker, primary ? sync_thread : flusher_thread, d);
+	t->running += r == 0;
 	return r;
+}
+
+static void join_threads(struct link_threads *t)
+{
+	pthread_t all[] = { t->sender, t->receiver, t->worker };
+
+	while (t->running)
+		pthread_join(all[--t->running], NULL);
 }
 
 void link_close(struct disk *d)
@@ -141,11 +181,7 @@ void link_close(struct disk *d)
 	if (l->fd < 0)
 		return;
 	link_fail(d, "closed on request");
-	if (l->running)
-		pthread_join(l->thread, NULL);
-	if (l->syncing)
-		pthread_join(l->sync_thread, NULL);
-	l->running = l->syncing = false;
+	join_threads(&l->threads);
 	pthread_mutex_lock(&l->lock);
 	close(l->fd);
 	l->fd = -1;
@@ -227,7 +263,8 @@ static void ring_put(struct disk_link *l, const void *data, size_t n)
 	l->used += n;
 }
 
-static void put_message(struct disk_link *l, uint32_t op, uint64_t offset, uint32_t length, const void *data)
+static void put_message(struct disk_link *l, uint32_t op, uint64_t offset, uint32_t length, const void *data,
+			size_t size)
 {
 	struct disk_link_header h = {
 		.magic = htobe32(DISK_LINK_MAGIC),
@@ -237,8 +274,8 @@ static void put_message(struct disk_link *l, uint32_t op, uint64_t offset, uint3
 	};
 
 	ring_put(l, &h, sizeof(h));
-	if (data)
-		ring_put(l, data, length);
+	if (size)
+		ring_put(l, data, size);
 	if (l->idle)
 		pthread_cond_signal(&l->more);
 }
@@ -270,21 +307,20 @@ static bool wait_for_room(struct disk *d, size_t need, size_t limit, bool *stall
 	return l->open;
 }
 
-static bool put(struct disk *d, uint32_t op, uint64_t off, uint32_t len, const void *data, size_t limit)
+static bool put(struct disk *d, uint32_t op, uint64_t off, uint32_t len, const void *data, size_t size,
+		size_t limit)
 {
 	struct disk_link *l = &d->link;
-	size_t need = sizeof(struct disk_link_header) + (data ? len : 0);
+	size_t need = sizeof(struct disk_link_header) + size;
 	bool ok, stalled = false;
 
 	pthread_mutex_lock(&l->lock);
 	ok = l->open && wait_for_room(d, need, limit, &stalled);
 	if (ok)
-		put_message(l, op, off, len, data);
+		put_message(l, op, off, len, data, size);
 	pthread_mutex_unlock(&l->lock);
 	if (stalled)
 		link_fail(d, "the peer took nothing for %u ms", d->config.link_stall_ms);
-	if (ok && data)
-		atomic_fetch_add(&l->moved, len);
 	return ok;
 }
 
@@ -295,7 +331,9 @@ static bool put_data(struct disk *d, const char *p, uint32_t len, uint64_t off, 
 	while (len && ok) {
 		uint32_t n = len < DISK_LINK_MAX_DATA ? len : DISK_LINK_MAX_DATA;
 
-		ok = put(d, DISK_LINK_WRITE, off, n, p, limit);
+		ok = put(d, DISK_LINK_WRITE, off, n, p, n, limit);
+		if (ok)
+			atomic_fetch_add(&d->link.moved, n);
 		p += n;
 		off += n;
 		len -= n;
@@ -310,7 +348,7 @@ void link_mirror_write(struct disk *d, const void *buf, uint32_t len, uint64_t o
 
 void link_mirror_zero(struct disk *d, uint32_t len, uint64_t off)
 {
-	put(d, DISK_LINK_ZERO, off, len, NULL, d->link.ring_size - MARK_RESERVE);
+	put(d, DISK_LINK_ZERO, off, len, NULL, 0, d->link.ring_size - MARK_RESERVE);
 }
 
 bool link_sync_write(struct disk *d, const void *buf, uint32_t len, uint64_t off)
@@ -320,23 +358,40 @@ bool link_sync_write(struct disk *d, const void *buf, uint32_t len, uint64_t off
 
 bool link_sync_zero(struct disk *d, uint32_t len, uint64_t off)
 {
-	return put(d, DISK_LINK_ZERO, off, len, NULL, d->link.ring_size / 2);
+	return put(d, DISK_LINK_ZERO, off, len, NULL, 0, d->link.ring_size / 2);
+}
+
+bool link_say(struct disk *d, uint32_t op, uint64_t off, uint32_t length, const void *data, size_t size)
+{
+	return put(d, op, off, length, data, size, d->link.ring_size / 2);
+}
+
+/* ---- the control thread, which never waits ---- */
+
+/* With the lock held. */
+static int put_now(struct disk_link *l, uint32_t op, uint64_t epoch)
+{
+	if (l->used + sizeof(struct disk_link_header) > l->ring_size)
+		return -EAGAIN;
+	put_message(l, op, epoch, 0, NULL, 0);
+	return 0;
 }
 
 int link_mark(struct disk *d, uint64_t epoch)
 {
 	struct disk_link *l = &d->link;
-	int r = 0;
+	bool synced = sync_phase(d) == SYNC_DONE;
+	int r;
 
 	pthread_mutex_lock(&l->lock);
 	if (!l->open)
 		r = -ENOTCONN;
+	else if (!synced)
+		r = -EBUSY; /* the peer would take a mixture for a checkpoint */
 	else if (epoch <= l->last_epoch)
 		r = -EINVAL;
-	else if (l->used + sizeof(struct disk_link_header) > l->ring_size)
-		r = -EAGAIN;
 	else
-		put_message(l, DISK_LINK_BOUNDARY, epoch, 0, NULL);
+		r = put_now(l, DISK_LINK_BOUNDARY, epoch);
 	if (!r)
 		l->last_epoch = epoch;
 	pthread_mutex_unlock(&l->lock);
@@ -346,15 +401,13 @@ int link_mark(struct disk *d, uint64_t epoch)
 int link_send_committed(struct disk *d, uint64_t epoch)
 {
 	struct disk_link *l = &d->link;
-	int r = 0;
+	int r;
 
 	pthread_mutex_lock(&l->lock);
 	if (!l->open || l->role != DISK_SECONDARY)
 		r = -ENOTCONN;
-	else if (l->used + sizeof(struct disk_link_header) > l->ring_size)
-		r = -EAGAIN;
 	else
-		put_message(l, DISK_LINK_COMMITTED, epoch, 0, NULL);
+		r = put_now(l, DISK_LINK_COMMITTED, epoch);
 	pthread_mutex_unlock(&l->lock);
 	return r;
 }
@@ -362,4 +415,5 @@ int link_send_committed(struct disk *d, uint64_t epoch)
 void link_set_rate(struct disk *d, uint64_t bytes_per_second)
 {
 	atomic_store(&d->link.rate, bytes_per_second);
+	sync_wake(d);
 }

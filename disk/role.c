@@ -6,8 +6,7 @@
  *   ALONE ----LINK secondary--> SECONDARY   UNLINK, or the link's loss, change nothing: what was
  *                                           received up to a boundary can still be committed
  *   SECONDARY --LINK secondary> SECONDARY   starts over: both caches are dropped, the next boundary
- *                                           gives storage its meaning again. Right only with the same
- *                                           primary process as before, whose bitmap covers all
+ *                                           gives storage its meaning again
  *   SECONDARY --FAILOVER------> ALONE       with the SVM's writes on top
  *
  * A secondary's storage means nothing before its first COMMIT (`based`) and while a commit has failed
@@ -30,7 +29,7 @@ void role_refuse(struct disk_message *answer, int status, const char *fmt, ...)
 	va_end(ap);
 }
 
-static void become_primary(struct disk *d, int fd, struct disk_message *answer)
+static void become_primary(struct disk *d, int fd, const struct disk_request *req, struct disk_message *answer)
 {
 	int r;
 
@@ -38,40 +37,25 @@ static void become_primary(struct disk *d, int fd, struct disk_message *answer)
 		role_refuse(answer, -EINVAL, "only a disk that is alone can become primary");
 		return;
 	}
-	r = link_open(d, fd, DISK_PRIMARY);
+	r = link_open(d, fd, DISK_PRIMARY, req->flags & DISK_LINK_ALL);
 	if (r)
-		role_refuse(answer, r, "the descriptor is not a stream socket");
+		role_refuse(answer, r, "cannot set up the link: %s", disk_strerror(-r));
 	else
 		d->role = DISK_PRIMARY;
 }
 
-/* What stands in the way of receiving a peer's content, or NULL. */
-static const char *cannot_receive(struct disk *d)
+/* The daemon has judged the lineages: whatever this disk holds, the peer's content is what counts now. */
+static void become_secondary(struct disk *d, int fd, const struct disk_request *req,
+			     struct disk_message *answer)
 {
-	if (d->role == DISK_SECONDARY)
-		return NULL;
-	if (!svm_cache_empty(&d->svm))
-		return "the SVM's writes are still being written back";
-	if (d->changed.set)
-		return "this disk was written to since it was opened: start its disk manager anew, so that its "
-		       "identity is that of its content";
-	return NULL;
-}
+	int r = link_open(d, fd, DISK_SECONDARY, false);
 
-static void become_secondary(struct disk *d, int fd, struct disk_message *answer)
-{
-	const char *why = cannot_receive(d);
-	int r;
-
-	if (why) {
-		role_refuse(answer, -EBUSY, "%s", why);
-		return;
-	}
-	r = link_open(d, fd, DISK_SECONDARY);
 	if (r) {
-		role_refuse(answer, r, "the descriptor is not a stream socket");
+		role_refuse(answer, r, "cannot set up the link: %s", disk_strerror(-r));
 		return;
 	}
+	settle_abandon(d);
+	d->source = req->peer;
 	pthread_rwlock_wrlock(&d->io);
 	pvm_cache_drop(&d->pvm);
 	svm_cache_drop(&d->svm);
@@ -80,18 +64,20 @@ static void become_secondary(struct disk *d, int fd, struct disk_message *answer
 	pthread_rwlock_unlock(&d->io);
 }
 
-void role_link(struct disk *d, int fd, uint32_t role, struct disk_message *answer)
+void role_link(struct disk *d, int fd, const struct disk_request *req, struct disk_message *answer)
 {
 	if (fd < 0)
 		role_refuse(answer, -EBADF, "LINK without a descriptor");
+	else if (link_usable(fd))
+		role_refuse(answer, link_usable(fd), "the descriptor is not a stream socket");
 	else if (d->link.fd >= 0)
 		role_refuse(answer, -EBUSY, "there is a link already");
-	else if (role == DISK_PRIMARY)
-		become_primary(d, fd, answer);
-	else if (role == DISK_SECONDARY)
-		become_secondary(d, fd, answer);
+	else if (req->role == DISK_PRIMARY)
+		become_primary(d, fd, req, answer);
+	else if (req->role == DISK_SECONDARY)
+		become_secondary(d, fd, req, answer);
 	else
-		role_refuse(answer, -EINVAL, "role %u is neither primary nor secondary", role);
+		role_refuse(answer, -EINVAL, "role %u is neither primary nor secondary", req->role);
 }
 
 /* Without the link: the primary goes on alone, the secondary stays what it is. */

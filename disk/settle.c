@@ -41,7 +41,7 @@ static int write_all_back(struct disk *d)
 	uint64_t off = 0, len;
 	int r = 0;
 
-	while (!r && svm_cache_next(&d->svm, off, d->storage.size, BATCH, &off, &len)) {
+	while (!r && d->settle.writing_back && svm_cache_next(&d->svm, off, d->storage.size, BATCH, &off, &len)) {
 		struct range held;
 
 		range_lock(&d->ranges, &held, off, len);
@@ -100,9 +100,12 @@ static void *settle_thread(void *arg)
 			break;
 		write_back = s->writing_back;
 		s->kicked = false;
+		s->busy = true;
 		pthread_mutex_unlock(&s->lock);
 		r = settle_round(d, write_back);
 		pthread_mutex_lock(&s->lock);
+		s->busy = false;
+		write_back &= s->writing_back; /* it may have been given up */
 		finish_round(s, write_back, r);
 		if (s->stop)
 			break;
@@ -159,6 +162,17 @@ void settle_kick(struct disk *d)
 void settle_write_back(struct disk *d)
 {
 	demand(&d->settle, false, false, true);
+}
+
+void settle_abandon(struct disk *d)
+{
+	struct disk_settle *s = &d->settle;
+
+	pthread_mutex_lock(&s->lock);
+	s->writing_back = false;
+	while (s->busy)
+		pthread_cond_wait(&s->done, &s->lock);
+	pthread_mutex_unlock(&s->lock);
 }
 
 int settle_wait(struct disk *d)

@@ -1,87 +1,226 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * sync.c - the primary sends what changed before the link was there
+ * sync.c - the primary's worker thread: the first sync of a link, then verifies as they are asked for
  *
- * Mirroring is on before the bitmap is copied. So each change is in the copy or in the stream or in both.
- * A block is read and queued with its range locked, and so is a guest's write: whichever comes
- * second on storage comes second in the stream, and the peer ends with the newest content.
+ *   HELLO is in the stream and mirroring is on (link_open)
+ *   TARGET     the peer says which blocks it changed
+ *   COMPARING  candidates: blocks changed here, or there, or all; compare.c finds and sends what differs
+ *   FLUSHING   lineage: from now on the peer may take over; SYNCED; the peer's storage becomes stable
+ *   DONE       DISK_EV_SYNCED: the first checkpoint may be taken
+ *
+ * Mirroring is on before the bitmap is copied, and every write is noted in the bitmap before it reaches
+ * storage. So each change is in the copy, or in the stream, or in both. A block that is in neither bitmap
+ * has not changed since the content both copies share; whether they do share one the daemons have judged by
+ * their lineages (lineage.h), and said DISK_LINK_ALL if they do not.
+ *
+ * An interrupted sync has cost nothing but time: neither side's bitmap was cleared, and what was sent is
+ * found to be the same next time.
  */
-#include "disk/disk.h"
-
+#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#define PROGRESS_NS 200000000u
+#include "disk/compare.h"
+#include "disk/disk.h"
 
-static bool all_zero(const char *p, size_t n)
+void sync_init(struct disk *d)
 {
-	return !p[0] && !memcmp(p, p + 1, n - 1);
+	pthread_mutex_init(&d->sync.lock, NULL);
+	disk_cond_init(&d->sync.changed);
 }
 
-static bool send_block(struct disk *d, char *buf, uint64_t block)
+void sync_destroy(struct disk *d)
 {
-	uint64_t off = block * BITMAP_BLOCK, rest = d->storage.size - off;
-	uint32_t len = rest < BITMAP_BLOCK ? (uint32_t)rest : BITMAP_BLOCK;
-	struct range held;
-	bool ok = false;
+	bitmap_free(&d->sync.target);
+	pthread_cond_destroy(&d->sync.changed);
+	pthread_mutex_destroy(&d->sync.lock);
+}
+
+int sync_reset(struct disk *d, enum disk_role role)
+{
+	struct disk_sync *s = &d->sync;
+	struct bitmap target = { .words = NULL };
+	int r = role == DISK_PRIMARY ? bitmap_init(&target, d->storage.size) : 0;
+
+	if (r)
+		return r;
+	pthread_mutex_lock(&s->lock);
+	bitmap_free(&s->target);
+	s->target = target;
+	s->target_end = 0;
+	s->phase = role == DISK_PRIMARY ? SYNC_TARGET : SYNC_COMPARING;
+	s->asked = s->answered = s->committed = 0;
+	s->verify = false;
+	pthread_mutex_unlock(&s->lock);
+	atomic_store(&s->moved, 0);
+	return 0;
+}
+
+void sync_wake(struct disk *d)
+{
+	pthread_mutex_lock(&d->sync.lock);
+	pthread_cond_broadcast(&d->sync.changed);
+	pthread_mutex_unlock(&d->sync.lock);
+}
+
+enum sync_phase sync_phase(struct disk *d)
+{
+	enum sync_phase phase;
+
+	pthread_mutex_lock(&d->sync.lock);
+	phase = d->sync.phase;
+	pthread_mutex_unlock(&d->sync.lock);
+	return phase;
+}
+
+void sync_set_phase(struct disk *d, enum sync_phase phase)
+{
+	pthread_mutex_lock(&d->sync.lock);
+	d->sync.phase = phase;
+	pthread_cond_broadcast(&d->sync.changed);
+	pthread_mutex_unlock(&d->sync.lock);
+}
+
+/* False: the link is gone. */
+static bool wait_for_phase(struct disk *d, enum sync_phase phase)
+{
+	struct disk_sync *s = &d->sync;
+	bool there;
+
+	pthread_mutex_lock(&s->lock);
+	while (s->phase < phase && !atomic_load(&d->link.failed))
+		pthread_cond_wait(&s->changed, &s->lock);
+	there = s->phase >= phase;
+	pthread_mutex_unlock(&s->lock);
+	return there;
+}
+
+/* ---- commits ---- */
+
+static uint64_t last_marked(struct disk *d)
+{
+	uint64_t epoch;
+
+	pthread_mutex_lock(&d->link.lock);
+	epoch = d->link.last_epoch;
+	pthread_mutex_unlock(&d->link.lock);
+	return epoch;
+}
+
+bool sync_committed(struct disk *d, uint64_t epoch)
+{
+	struct disk_sync *s = &d->sync;
+	bool good = epoch <= last_marked(d);
+
+	pthread_mutex_lock(&s->lock);
+	good = good && epoch > s->committed;
+	if (good)
+		s->committed = epoch;
+	pthread_cond_broadcast(&s->changed); /* verify may try again what was busy */
+	pthread_mutex_unlock(&s->lock);
+	return good;
+}
+
+/* ---- the first sync ---- */
+
+static void unite(struct bitmap *b, const struct bitmap *other)
+{
+	for (uint64_t i = 0; (i = bitmap_next(other, i)) < other->blocks; i++)
+		bitmap_note(b, i * BITMAP_BLOCK, 1);
+}
+
+static int candidates(struct disk *d, struct bitmap *b)
+{
 	int r;
 
-	range_lock(&d->ranges, &held, off, len);
-	r = svm_cache_read(&d->svm, buf, len, off); /* still an overlay soon after a failover */
-	if (!r && all_zero(buf, len))
-		ok = link_sync_zero(d, len, off);
-	else if (!r)
-		ok = link_sync_write(d, buf, len, off);
-	range_unlock(&d->ranges, &held);
-	if (r) {
-		disk_storage_error(d, r, "reading for the peer");
-		link_fail(d, "cannot read what the peer needs: %s", disk_strerror(-r));
+	if (d->link.all) {
+		r = bitmap_init(b, d->storage.size);
+		if (!r)
+			bitmap_note(b, 0, d->storage.size);
+		return r;
 	}
+	r = bitmap_copy(b, &d->changed);
+	if (!r)
+		unite(b, &d->sync.target); /* complete: the phase says so */
+	return r;
+}
+
+static bool compare_all(struct disk *d, struct compare *c)
+{
+	while (!compare_finished(c))
+		if (!compare_pass(c))
+			return false;
+	return true;
+}
+
+static void say_synced(struct disk *d, struct compare *c)
+{
+	struct disk_message m = { .op = DISK_EV_SYNCED };
+
+	compare_progress(c, &m);
+	m.sync.eta_s = 0;
+	snprintf(m.text, sizeof(m.text), "compared %llu KiB, %llu KiB differed, %llu KiB went over the link",
+		 (unsigned long long)m.sync.total / 1024, (unsigned long long)c->mended / 1024,
+		 (unsigned long long)(m.sync.moved + 1023) / 1024);
+	control_send(d, &m, true);
+}
+
+static bool sync_with(struct disk *d, struct compare *c)
+{
+	if (!compare_all(d, c))
+		return false;
+	sync_set_phase(d, SYNC_FLUSHING);
+	if (!link_say(d, DISK_LINK_SYNCED, 0, 0, NULL, 0) || !wait_for_phase(d, SYNC_DONE))
+		return false;
+	say_synced(d, c);
+	return true;
+}
+
+static bool first_sync(struct disk *d)
+{
+	uint64_t moved;
+	struct bitmap b;
+	struct compare c;
+	bool ok = false;
+
+	if (!wait_for_phase(d, SYNC_COMPARING))
+		return false;
+	moved = atomic_load(&d->sync.moved); /* what came with TARGET */
+	if (candidates(d, &b)) {
+		link_fail(d, "out of memory");
+		return false;
+	}
+	if (compare_init(&c, d, &b, true, 0)) {
+		link_fail(d, "out of memory");
+	} else {
+		atomic_fetch_add(&d->sync.moved, moved);
+		ok = sync_with(d, &c);
+	}
+	compare_free(&c);
 	return ok;
 }
 
-static void report(struct disk *d, uint64_t done, uint64_t total, bool last)
+/* ---- then ---- */
+
+static bool wait_for_verify(struct disk *d)
 {
-	struct disk_message m = {
-		.op = last ? DISK_EV_SYNCED : DISK_EV_SYNC,
-		.sync = { .done = done, .total = total },
-	};
+	struct disk_sync *s = &d->sync;
+	bool wanted;
 
-	control_send(d, &m, last);
-}
-
-static bool send_changed(struct disk *d, const struct bitmap *changed, char *buf)
-{
-	uint64_t total = bitmap_bytes(changed), done = 0, told = 0;
-
-	for (uint64_t b = 0; (b = bitmap_next(changed, b)) < changed->blocks; b++) {
-		uint64_t now = disk_now_ns();
-
-		if (now - told >= PROGRESS_NS) {
-			report(d, done, total, false);
-			told = now;
-		}
-		if (!send_block(d, buf, b))
-			return false;
-		done += BITMAP_BLOCK;
-	}
-	report(d, done, total, true);
-	return true;
+	pthread_mutex_lock(&s->lock);
+	while (!s->verify && !atomic_load(&d->link.failed))
+		pthread_cond_wait(&s->changed, &s->lock);
+	wanted = s->verify;
+	pthread_mutex_unlock(&s->lock);
+	return wanted;
 }
 
 void *sync_thread(void *disk)
 {
 	struct disk *d = disk;
-	struct bitmap changed;
-	char *buf = malloc(BITMAP_BLOCK);
 
-	if (!buf || bitmap_copy(&changed, &d->changed)) {
-		link_fail(d, "out of memory");
-	} else {
-		send_changed(d, &changed, buf);
-		bitmap_free(&changed);
-	}
-	free(buf);
+	if (first_sync(d))
+		while (wait_for_verify(d))
+			verify_run(d);
 	return NULL;
 }
