@@ -126,36 +126,19 @@ void storage_start_writeout(struct storage *st)
 		st->ops->start_writeout(st);
 }
 
-/* End of the run of extents at off that are `data` or not, as far as `stop`. */
-static uint64_t skip_extents(struct storage *st, uint64_t off, uint64_t stop, bool data)
-{
-	bool is = data;
-
-	while (off < stop) {
-		uint64_t end = off;
-
-		if (st->ops->extent(st, off, &end, &is) || end <= off)
-			return data ? stop : off; /* cannot tell: all is data */
-		if (is != data)
-			return off;
-		off = end;
-	}
-	return stop;
-}
-
 uint64_t storage_next_data(struct storage *st, uint64_t off)
 {
-	return skip_extents(st, off, st->size, false);
+	return st->ops->seek(st, off, st->size, true);
 }
 
 uint64_t storage_next_hole(struct storage *st, uint64_t off)
 {
-	return skip_extents(st, off, st->size, true);
+	return st->ops->seek(st, off, st->size, false);
 }
 
 uint64_t storage_hole(struct storage *st, uint64_t off, uint64_t max)
 {
-	return skip_extents(st, off, off + max, false) - off;
+	return st->ops->seek(st, off, off + max, true) - off;
 }
 
 uint64_t storage_mtime_ns(const char *path)

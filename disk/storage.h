@@ -23,8 +23,9 @@ struct storage_ops {
 	int (*zero)(struct storage *st, uint64_t len, uint64_t off, bool punch);
 	int (*sync)(struct storage *st);
 	void (*start_writeout)(struct storage *st);
-	/* Whether [off, *end) is known to be zeroes, or may hold data. */
-	int (*extent)(struct storage *st, uint64_t off, uint64_t *end, bool *data);
+	/* First place in [off, stop) that may hold data, or that is known to be zero; stop when there is none.
+	 * What it cannot tell is data. */
+	uint64_t (*seek)(struct storage *st, uint64_t off, uint64_t stop, bool data);
 	void (*close)(struct storage *st);
 };
 

@@ -121,19 +121,15 @@ static void file_start_writeout(struct storage *st)
 	(void)sync_file_range(st->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
-static int file_extent(struct storage *st, uint64_t off, uint64_t *end, bool *data)
+static uint64_t file_seek(struct storage *st, uint64_t off, uint64_t stop, bool data)
 {
-	off_t at = lseek(st->fd, (off_t)off, SEEK_DATA);
+	off_t at = lseek(st->fd, (off_t)off, data ? SEEK_DATA : SEEK_HOLE);
 
-	if (at < 0 && errno != ENXIO)
-		return -errno;
-	*data = at == (off_t)off;
-	if (*data)
-		at = lseek(st->fd, (off_t)off, SEEK_HOLE);
-	else if (at < 0)
-		at = (off_t)st->size;
-	*end = at < 0 || (uint64_t)at > st->size ? st->size : (uint64_t)at;
-	return 0;
+	if (at < 0 && errno == ENXIO)
+		return stop; /* nothing but a hole from off on */
+	if (at < 0)
+		return data ? off : stop;
+	return (uint64_t)at < stop ? (uint64_t)at : stop;
 }
 
 static void file_close(struct storage *st)
@@ -149,7 +145,7 @@ static const struct storage_ops file_ops = {
 	.zero = file_zero,
 	.sync = file_sync,
 	.start_writeout = file_start_writeout,
-	.extent = file_extent,
+	.seek = file_seek,
 	.close = file_close,
 };
 

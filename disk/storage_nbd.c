@@ -159,23 +159,30 @@ static int take_extent(void *opaque, const char *context, uint64_t offset, uint3
 	return 0;
 }
 
-static int image_extent(struct storage *st, uint64_t off, uint64_t *end, bool *data)
+static struct first_extent extent_at(struct storage *st, uint64_t off, uint64_t rest)
 {
 	struct first_extent e = { 0, true };
-	uint64_t rest = st->size - off, n = rest < ZERO_MAX ? rest : ZERO_MAX;
 	nbd_extent_callback fn = { .callback = take_extent, .user_data = &e };
-	struct nbd_handle *h;
-	int r;
+	struct nbd_handle *h = borrow(st->nbd);
+	uint64_t n = rest < ZERO_MAX ? rest : ZERO_MAX;
 
-	if (!st->nbd->extents)
-		return -EOPNOTSUPP;
-	h = borrow(st->nbd);
-	r = finish(st->nbd, h, nbd_block_status(h, n, off, fn, LIBNBD_CMD_FLAG_REQ_ONE));
-	if (r || !e.length)
-		return r ? r : -EIO;
-	*end = off + (e.length < rest ? e.length : rest);
-	*data = e.data;
-	return 0;
+	if (finish(st->nbd, h, nbd_block_status(h, n, off, fn, LIBNBD_CMD_FLAG_REQ_ONE)) || !e.length)
+		return (struct first_extent){ rest, true };
+	return e;
+}
+
+static uint64_t image_seek(struct storage *st, uint64_t off, uint64_t stop, bool data)
+{
+	while (off < stop) {
+		struct first_extent e = { stop - off, true };
+
+		if (st->nbd->extents)
+			e = extent_at(st, off, stop - off);
+		if (e.data == data)
+			return off;
+		off += e.length;
+	}
+	return stop;
 }
 
 /* ---- the end ---- */
@@ -226,7 +233,7 @@ static const struct storage_ops image_ops = {
 	.write = image_write,
 	.zero = image_zero,
 	.sync = image_sync,
-	.extent = image_extent,
+	.seek = image_seek,
 	.close = image_close,
 };
 
