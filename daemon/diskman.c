@@ -345,6 +345,10 @@ static int spawn_nbdkit(struct dm *m, const char *plugin, int fds[2], int log_fd
 	param(&p, "file=%s", m->file);
 	param(&p, "control-fd=3");
 	param(&p, "boundary-fd=4");
+	if (!k->read_only) {
+		param(&p, "data=%s", daemon_state_dir(m->d));
+		param(&p, "name=%s", m->name);
+	}
 	param(&p, "cache-max=%llu", (unsigned long long)c->cache_max);
 	if (k->format == FORMAT_QCOW2)
 		param(&p, "format=qcow2");

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * bitmap.c - which 64 KiB blocks of the disk changed since it was opened
+ * bitmap.c - a set of 64 KiB blocks of a disk, in memory
  */
 #include "disk/bitmap.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-static uint64_t words_of(const struct bitmap *b)
+uint64_t bitmap_words(const struct bitmap *b)
 {
 	return (b->blocks + 63) / 64;
 }
@@ -17,7 +17,7 @@ int bitmap_init(struct bitmap *b, uint64_t size)
 	b->size = size;
 	b->blocks = size / BITMAP_BLOCK + (size % BITMAP_BLOCK != 0);
 	b->set = 0;
-	b->words = calloc(words_of(b) + 1, sizeof(*b->words));
+	b->words = calloc(bitmap_words(b) + 1, sizeof(*b->words));
 	return b->words ? 0 : -ENOMEM;
 }
 
@@ -63,13 +63,41 @@ uint64_t bitmap_next(const struct bitmap *b, uint64_t block)
 	return b->blocks;
 }
 
+void bitmap_or(struct bitmap *b, uint64_t word, uint64_t bits)
+{
+	uint64_t old, rest = b->blocks - word * 64;
+
+	if (rest < 64)
+		bits &= (1ull << rest) - 1;
+	if (!bits)
+		return;
+	old = atomic_fetch_or(&b->words[word], bits);
+	atomic_fetch_add(&b->set, (uint64_t)__builtin_popcountll(bits & ~old));
+}
+
+uint64_t bitmap_word(const struct bitmap *b, uint64_t word)
+{
+	return atomic_load(&b->words[word]);
+}
+
+uint64_t bitmap_take(struct bitmap *b, uint64_t word)
+{
+	uint64_t old = atomic_load(&b->words[word]);
+
+	if (!old)
+		return 0;
+	old = atomic_exchange(&b->words[word], 0);
+	atomic_fetch_sub(&b->set, (uint64_t)__builtin_popcountll(old));
+	return old;
+}
+
 int bitmap_copy(struct bitmap *dst, const struct bitmap *src)
 {
 	int r = bitmap_init(dst, src->size);
 
 	if (r)
 		return r;
-	for (uint64_t i = 0; i < words_of(src); i++) {
+	for (uint64_t i = 0; i < bitmap_words(src); i++) {
 		uint64_t w = atomic_load(&src->words[i]);
 
 		dst->words[i] = w;

@@ -15,6 +15,8 @@ void role_boundary(struct disk *d, uint64_t epoch, struct disk_message *answer)
 		return;
 	}
 	r = link_mark(d, epoch);
+	if (!r)
+		dirty_boundary(d, epoch);
 	if (r == -EBUSY)
 		role_refuse(answer, r, "the peer does not have the whole disk yet");
 	else if (r == -EINVAL)
@@ -66,7 +68,7 @@ static void note_cached_blocks(struct disk *d)
 	uint64_t off = 0, len;
 
 	while (svm_cache_next(&d->svm, off, d->storage.size, UINT64_MAX, &off, &len)) {
-		bitmap_note(&d->changed, off, len);
+		(void)dirty_note(d, off, len); /* a failure is remembered, and fails the writes that follow */
 		off += len;
 		if (off >= d->storage.size)
 			break;
@@ -95,8 +97,14 @@ void role_failover(struct disk *d, uint64_t generation, struct disk_message *ans
 
 void role_serve(struct disk *d, struct disk_message *answer)
 {
+	int r;
+
 	if (d->role == DISK_SECONDARY)
 		role_refuse(answer, -EINVAL, "a secondary serves after FAILOVER");
 	else if (d->role == DISK_PRIMARY)
 		role_refuse(answer, -EBUSY, "the link to the peer stands");
+	else if (!d->opened)
+		role_refuse(answer, -EINVAL, "OPEN comes before SERVE");
+	else if ((r = disk_go_alone(d, disk_random())))
+		role_refuse(answer, r, "noting that this host serves: %s", disk_strerror(-r));
 }

@@ -233,8 +233,7 @@ static bool send_difference(struct compare *c, const struct sync_question *q)
 	range_lock(&c->d->ranges, &held, q->offset, q->length);
 	/* until the peer has committed it the difference is there: should the link end before, the next sync
 	 * must find it */
-	bitmap_note(&c->d->changed, q->offset, q->length);
-	ok = read_block(c, q->offset, q->length) && send_parts(c, q);
+	ok = dirty_note(c->d, q->offset, q->length) == 0 && read_block(c, q->offset, q->length) && send_parts(c, q);
 	range_unlock(&c->d->ranges, &held);
 	return ok;
 }

@@ -54,9 +54,7 @@ static void say_hello(struct disk *d)
 {
 	struct disk_message m = { .op = DISK_EV_HELLO };
 
-	m.hello.proto = DISK_PROTO_VERSION;
-	m.hello.size = d->storage.size;
-	m.hello.identity = d->identity;
+	disk_hello(d, &m);
 	control_send(d, &m, true);
 }
 
@@ -101,6 +99,9 @@ static void dispatch(struct disk *d, const struct disk_request *req, int fd, str
 		break;
 	case DISK_FAILOVER:
 		role_failover(d, req->epoch, answer);
+		break;
+	case DISK_OPEN:
+		role_open(d, req->epoch, req->flags, answer);
 		break;
 	case DISK_SERVE:
 		role_serve(d, answer);
@@ -196,7 +197,7 @@ static void daemon_gone(struct disk *d)
 	pthread_rwlock_unlock(&d->io);
 	fault_close(d);
 	settle_stop(d);
-	r = d->role == DISK_SECONDARY ? 0 : storage_flush(&d->storage);
+	r = disk_close_clean(d);
 	if (r)
 		nbdkit_error("last flush: %s", disk_strerror(-r));
 	end_process(d, r ? 1 : 0);

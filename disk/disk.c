@@ -70,22 +70,37 @@ static void init_locks(struct disk *d)
 	fault_init(d);
 }
 
-int disk_init(struct disk *d, char *why, size_t why_size)
+static int init_parts(struct disk *d)
 {
-	int r = storage_open(&d->storage, d->config.file, NULL, false, why, why_size);
+	int r = bitmap_init(&d->changed, d->storage.size);
 
-	if (r)
-		return r;
-	init_locks(d);
-	r = bitmap_init(&d->changed, d->storage.size);
+	if (!r)
+		r = dirty_init(d);
 	if (!r)
 		r = svm_cache_init(&d->svm, &d->storage, d->config.cache_max, d->config.spill_dir);
 	if (!r)
 		r = pvm_cache_init(&d->pvm, d->config.cache_max);
-	if (!r)
-		r = link_init(d);
+	return r ? r : link_init(d);
+}
+
+int disk_init(struct disk *d, char *why, size_t why_size)
+{
+	int n = snprintf(why, why_size, "file=%s: ", d->config.file);
+	int r;
+
+	n = n < 0 || (size_t)n >= why_size ? 0 : n;
+	d->meta.fd = -1;
+	r = storage_open(&d->storage, d->config.file, NULL, d->config.read_only, why + n,
+			 why_size - (size_t)n);
+	if (r)
+		return r;
+	init_locks(d);
+	r = init_parts(d);
 	if (r)
 		snprintf(why, why_size, "cannot set up caches: %s", disk_strerror(-r));
+	else if (!d->config.read_only)
+		r = meta_open(&d->meta, d->config.data, d->config.name, d->storage.size, &d->changed, &d->known,
+			      why, why_size);
 	d->ready = r == 0;
 	return r;
 }
@@ -95,11 +110,15 @@ void disk_destroy(struct disk *d)
 	link_destroy(d);
 	pvm_cache_destroy(&d->pvm);
 	svm_cache_destroy(&d->svm);
+	dirty_destroy(d);
 	bitmap_free(&d->changed);
 	fault_destroy(d);
 	range_lock_destroy(&d->ranges);
 	pthread_mutex_destroy(&d->control_lock);
 	pthread_rwlock_destroy(&d->io);
+	if (d->closed)
+		return;
+	meta_close(&d->meta, NULL, NULL);
 	storage_close(&d->storage);
 }
 
@@ -142,7 +161,7 @@ int disk_read(struct disk *d, void *buf, uint32_t len, uint64_t off)
 	if (!range_ok(off, len, d->storage.size))
 		return -EINVAL;
 	pthread_rwlock_rdlock(&d->io);
-	r = d->closing ? -ESHUTDOWN : svm_cache_read(&d->svm, buf, len, off);
+	r = d->closing || !d->opened ? -ESHUTDOWN : svm_cache_read(&d->svm, buf, len, off);
 	pthread_rwlock_unlock(&d->io);
 	atomic_fetch_add(&d->reads, 1);
 	if (r)
@@ -158,11 +177,11 @@ static int write_secondary(struct disk *d, const void *buf, uint32_t len, uint64
 static int write_serving(struct disk *d, const void *buf, uint32_t len, uint64_t off, bool punch)
 {
 	bool overlay = !svm_cache_empty(&d->svm);
-	int r = 0;
+	int r;
 
 	/* noted first: a sync that begins now sees either this bit or, by the range lock, the data */
-	bitmap_note(&d->changed, off, len);
-	if (overlay)
+	r = dirty_note(d, off, len);
+	if (!r && overlay)
 		r = svm_cache_settle_edges(&d->svm, off, len);
 	if (!r && buf)
 		r = storage_write(&d->storage, buf, len, off);
@@ -193,7 +212,7 @@ static int change(struct disk *d, const void *buf, uint32_t len, uint64_t off, b
 	pthread_rwlock_rdlock(&d->io);
 	secondary = is_secondary(d);
 	range_lock(&d->ranges, &held, off, len);
-	if (d->closing)
+	if (d->closing || !d->opened || !(secondary || d->serving))
 		r = -ESHUTDOWN;
 	else if (secondary)
 		r = write_secondary(d, buf, len, off);
@@ -226,7 +245,7 @@ int disk_flush(struct disk *d)
 	int r = 0;
 
 	pthread_rwlock_rdlock(&d->io);
-	if (d->closing) {
+	if (d->closing || !d->opened) {
 		r = -ESHUTDOWN;
 	} else if (!is_secondary(d)) {
 		r = settle_wait(d);

@@ -2,6 +2,7 @@
  *
  * disk.h - the disk manager's state and what its parts offer each other
  *
+ * open.c     from start into service, and the clean end
  * plugin.c   nbdkit's callbacks           settle.c     background: write-back, stable storage
  * disk.c     the guest's requests         storage.c, identity.c, bitmap.c, range.c
  * role.c, commit.c  the daemon's requests  pvm_cache.c, svm_cache.c
@@ -18,6 +19,7 @@
 #include <stdint.h>
 
 #include "disk/bitmap.h"
+#include "disk/dirty.h"
 #include "disk/disk_proto.h"
 #include "disk/fault.h"
 #include "disk/lineage.h"
@@ -31,7 +33,11 @@
 /* ---- parameters (plugin.c) ---- */
 struct disk_config {
 	char *file;
+	char *data;          /* directory on stable storage for what is known of the disk; NULL: read_only */
+	char *name;          /* of the files there */
 	char *spill_dir;
+	bool read_only;
+	uint64_t journal;       /* bytes */
 	int control_fd;
 	int boundary_fd;     /* the agent's, -1: none */
 	uint64_t cache_max;     /* of each cache, bytes of memory */
@@ -123,20 +129,26 @@ struct disk {
 	struct disk_config config;
 	bool ready; /* disk_init() succeeded */
 	struct storage storage;
-	uint64_t identity;
+	uint64_t identity; /* of the content at the start; 0: not computed, there were metadata */
+	bool known;        /* there were metadata */
+	bool closed;       /* storage and meta were closed already */
+	uint64_t told_ns;  /* of progress, before HELLO */
 
 	/* Read-held by every NBD request; write-held while a secondary's content changes under the
-	 * guest (LINK, COMMIT, FAILOVER). Guards based, torn, closing. */
+	 * guest (LINK, COMMIT, FAILOVER). Guards based, torn, opened, serving, closing. */
 	pthread_rwlock_t io;
 	_Atomic int role; /* enum disk_role; into and out of SECONDARY only with io write-held */
 	bool based;       /* secondary: a checkpoint was committed, so storage has a meaning */
 	bool torn;        /* secondary: a commit failed half-way */
+	bool opened;      /* OPEN was answered: storage has the content that counts */
+	bool serving;     /* SERVE was answered: the lineage has moved on, this host's VM may write */
 	bool closing;     /* the daemon is gone: no more requests */
 
 	/* held by whoever changes a range and must have it seen in one order on storage, in the SVM
 	 * cache and on the link */
 	struct range_lock ranges;
-	struct bitmap changed;
+	struct bitmap changed; /* noted in the present round, see dirty.h */
+	struct dirty dirty;
 	struct svm_cache svm;
 	struct pvm_cache pvm;
 	struct disk_link link;
@@ -172,6 +184,17 @@ int disk_thread(pthread_t *t, void *(*fn)(void *), void *arg);
 uint64_t disk_now_ns(void);
 /* For condition variables that wait until a time of CLOCK_MONOTONIC. */
 void disk_cond_init(pthread_cond_t *c);
+
+/* ---- open.c ---- */
+/* Before HELLO: lineage, from metadata or content; progress is told to the daemon. 0 or -errno. */
+int disk_find(struct disk *d);
+void disk_hello(struct disk *d, struct disk_message *m);
+void role_open(struct disk *d, uint64_t epoch, uint32_t flags, struct disk_message *answer);
+/* SERVE: this host goes on without its peer; on stable storage when it returns. Writes are allowed then. */
+int disk_go_alone(struct disk *d, uint64_t fresh);
+/* The end, with nothing at work any more: all is stable and known to be so. 0 or -errno: the last flush failed. */
+int disk_close_clean(struct disk *d);
+uint64_t disk_random(void); /* never 0 */
 
 /* ---- role.c, commit.c: the daemon's requests. They fill answer->status and, for a person, ->text ---- */
 #define ROLE_UNDEFINED "no checkpoint was committed yet: the content of this disk is undefined"

@@ -33,16 +33,21 @@ static void hash_number(XXH3_state_t *h, uint64_t v)
 	XXH3_64bits_update(h, b, sizeof(b));
 }
 
-static void hash_batch(XXH3_state_t *h, const char *buf, size_t len, uint64_t off)
+/* True: all of it is zeroes. */
+static bool hash_batch(XXH3_state_t *h, const char *buf, size_t len, uint64_t off)
 {
+	bool zero = true;
+
 	for (size_t i = 0; i < len; i += CHUNK) {
 		size_t n = len - i < CHUNK ? len - i : CHUNK;
 
 		if (all_zero(buf + i, n))
 			continue;
+		zero = false;
 		hash_number(h, off + i);
 		XXH3_64bits_update(h, buf + i, n);
 	}
+	return zero;
 }
 
 /* Aligned start of the next chunk with data at or after off; the size when there is none. */
@@ -64,37 +69,50 @@ static uint64_t data_end(struct storage *st, uint64_t off)
 	return end < st->size ? end : st->size;
 }
 
-static int hash_all(struct storage *st, XXH3_state_t *h, char *buf)
+struct hashing {
+	struct storage *st;
+	XXH3_state_t *h;
+	char *buf;
+	bool blank;
+	identity_progress_fn *progress;
+	void *opaque;
+};
+
+static int hash_all(struct hashing *c)
 {
-	uint64_t off = 0;
+	uint64_t off = 0, size = c->st->size;
 	int r = 0;
 
-	hash_number(h, st->size);
-	while (!r && (off = next_data(st, off)) < st->size) {
-		uint64_t end = data_end(st, off);
+	hash_number(c->h, size);
+	while (!r && (off = next_data(c->st, off)) < size) {
+		uint64_t end = data_end(c->st, off);
 
-		r = storage_read(st, buf, end - off, off);
-		if (!r)
-			hash_batch(h, buf, end - off, off);
+		r = storage_read(c->st, c->buf, end - off, off);
+		if (!r && !hash_batch(c->h, c->buf, end - off, off))
+			c->blank = false;
 		off = end;
+		c->progress(c->opaque, off);
 	}
 	return r;
 }
 
-int identity_compute(struct storage *st, uint64_t *identity)
+int identity_compute(struct storage *st, uint64_t *identity, bool *blank, identity_progress_fn *progress,
+		     void *opaque)
 {
-	XXH3_state_t *h = XXH3_createState();
-	char *buf = malloc(BATCH);
+	struct hashing c = { .st = st, .h = XXH3_createState(), .buf = malloc(BATCH), .blank = true,
+			     .progress = progress, .opaque = opaque };
 	int r = -ENOMEM;
 
-	if (h && buf) {
-		XXH3_64bits_reset(h);
+	if (c.h && c.buf) {
+		XXH3_64bits_reset(c.h);
 		(void)posix_fadvise(st->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-		r = hash_all(st, h, buf);
+		r = hash_all(&c);
 		(void)posix_fadvise(st->fd, 0, 0, POSIX_FADV_NORMAL);
-		*identity = XXH3_64bits_digest(h);
+		*identity = XXH3_64bits_digest(c.h);
+		*identity += *identity == 0;
+		*blank = c.blank;
 	}
-	free(buf);
-	XXH3_freeState(h);
+	free(c.buf);
+	XXH3_freeState(c.h);
 	return r;
 }

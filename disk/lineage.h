@@ -59,5 +59,7 @@ void lineage_receive(struct lineage *l, const struct lineage *source);
 void lineage_adopt(struct lineage *l, const struct lineage *source);
 /* The peer has adopted l->current: what is noted from now on is relative to it. */
 void lineage_shared(struct lineage *l);
+/* Somebody wrote to this copy of whom nothing is known. `fresh` is a new random number. */
+void lineage_disown(struct lineage *l, uint64_t fresh);
 
 #endif

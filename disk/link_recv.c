@@ -129,12 +129,13 @@ static bool on_write(struct secondary *s, uint64_t off, uint32_t len)
 {
 	struct disk *d = s->rx.d;
 	void *data;
+	int r;
 
 	if (d->link.direct) {
 		if (!receive_bytes(&s->rx, s->scratch, len))
 			return false;
-		bitmap_note(&d->changed, off, len);
-		return storage_ok(s, storage_write(&d->storage, s->scratch, len, off),
+		r = dirty_note(d, off, len);
+		return storage_ok(s, r ? r : storage_write(&d->storage, s->scratch, len, off),
 				  "writing what the peer sent");
 	}
 	if (!cache_ok(s, pvm_cache_reserve(&d->pvm, len, &data)) || !receive_bytes(&s->rx, data, len))
@@ -147,10 +148,11 @@ static bool on_zero(struct secondary *s, uint64_t off, uint32_t len)
 {
 	struct disk *d = s->rx.d;
 	void *none;
+	int r;
 
 	if (d->link.direct) {
-		bitmap_note(&d->changed, off, len);
-		return storage_ok(s, storage_zero(&d->storage, len, off, true), "writing what the peer sent");
+		r = dirty_note(d, off, len);
+		return storage_ok(s, r ? r : storage_zero(&d->storage, len, off, true), "writing what the peer sent");
 	}
 	if (!cache_ok(s, pvm_cache_reserve(&d->pvm, 0, &none)))
 		return false;

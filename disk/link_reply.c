@@ -134,9 +134,14 @@ static bool on_stable(struct replies *p, const struct disk_link_header *h)
 
 static bool on_committed(struct replies *p, const struct disk_link_header *h)
 {
+	int r;
+
 	if (h->length || !sync_committed(p->rx.d, h->offset))
 		return receive_refuse(&p->rx, h, "a commit of what was not sent");
-	return true;
+	r = dirty_committed(p->rx.d, h->offset);
+	if (r)
+		link_fail(p->rx.d, "noting what the peer has: %s", disk_strerror(-r));
+	return r == 0;
 }
 
 static bool one_reply(struct replies *p)

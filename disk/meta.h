@@ -10,12 +10,13 @@
  * bitmap.)
  *
  * The header is kept twice, written in turn, each with a sequence number and a hash: a header is either
- * wholly there or not. All functions return 0 or -errno.
+ * wholly there or not. All functions return 0 or -errno. meta_file.h has the layout.
  */
 #ifndef COLO_DISK_META_H
 #define COLO_DISK_META_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,7 +36,7 @@ enum meta_writeback {
 	META_WRITEBACK,      /* it is part of the content and is being written to the disk */
 };
 
-/* what is stable as one: changed by meta_update() only */
+/* what is stable as one: changed by meta_change() and meta_update() only */
 struct meta_state {
 	uint64_t size;          /* of the disk, bytes */
 	struct lineage lineage;
@@ -49,33 +50,59 @@ struct meta_state {
 	uint64_t stamp_mtime_ns;/* of the disk's file at the last clean end; 0: unknown (crash, block device) */
 };
 
+struct meta_sector;
+
 struct meta {
 	int fd;
-	pthread_mutex_t lock;   /* guards all that follows */
+	pthread_mutex_t update; /* held by meta_change(), before lock */
+	pthread_mutex_t settle; /* held by meta_settle(), before lock */
+	pthread_mutex_t lock;   /* guards state and all that follows; heat is also tested without it */
 	pthread_cond_t done;
 	struct meta_state state;
-	/* private to meta.c */
-	uint64_t sequence;
+	uint64_t sequence;        /* of the header that holds it */
 	uint64_t regions;
-	_Atomic uint64_t *hot;  /* in memory: stable or being made so; tested without the lock */
-	struct meta_priv *priv;
+	_Atomic uint8_t *heat;    /* enum heat of meta_map.c, one per region */
+	uint64_t asked, stable;   /* requests to heat: how many there were, how many are on stable storage */
+	bool syncing;
+	_Atomic int broken;       /* a write or sync of the file failed: nothing here can be relied on again */
+	struct meta_sector *fine; /* as last written */
+	bool *stale;              /* sectors of the coarse map that are to be written */
 };
 
-/* Opens or makes DIR/NAME.meta for a disk of `size` bytes. *found: it was there. What the file says is
- * merged into `changed` (initialised by the caller). `why` names file and fault: it is for another size, its hash
- * is wrong in both copies, it is locked. */
+/* Which of a region's blocks may differ: bit n is block n of the region. */
+typedef uint64_t meta_blocks_fn(void *opaque, uint64_t region);
+
+/* Opens or makes DIR/NAME.meta for a disk of `size` bytes. *found: it was there, with a lineage. What the
+ * file says is merged into `changed` (initialised by the caller). `why` names file and fault: it is for
+ * another size, its hash is wrong in both copies, it is locked. A failed open needs no close. */
 int meta_open(struct meta *m, const char *dir, const char *name, uint64_t size, struct bitmap *changed,
 	      bool *found, char *why, size_t why_size);
-/* clean: also the whole fine bitmap, and no region stays hot. */
-void meta_close(struct meta *m, const struct bitmap *changed, bool clean);
-/* One atomic change on stable storage when it returns. */
-int meta_update(struct meta *m, const struct meta_state *state);
+/* blocks: the end is clean; the map is made exact, no region stays hot. NULL: leave the file as it is. */
+void meta_close(struct meta *m, meta_blocks_fn *blocks, void *opaque);
 void meta_get(struct meta *m, struct meta_state *state);
-/* Before a write to [off, off + len) of the disk: its regions are hot on stable storage when this returns.
- * Costs a bit test where they are already. Concurrent callers share one sync. */
+/* One atomic change on stable storage when it returns; one after another. `change` alters the state. */
+typedef void meta_change_fn(struct meta_state *state, void *opaque);
+int meta_change(struct meta *m, meta_change_fn *change, void *opaque);
+/* As this, for callers who know that nobody else changes the state since they called meta_get(). */
+int meta_update(struct meta *m, const struct meta_state *state);
+
+/* Before a write to [off, off + len) of the disk, and after the blocks were noted in the bitmap: its
+ * regions are hot on stable storage when this returns. Costs a test where they are already. Concurrent
+ * callers share one sync. */
 int meta_heat(struct meta *m, uint64_t off, uint64_t len);
-/* From the settling thread, every few seconds: fine bitmap to stable storage, cool regions out of the
- * coarse map. `changed` may be noted in meanwhile. */
-int meta_settle(struct meta *m, const struct bitmap *changed);
+/* Every few seconds, from one thread: fine map to stable storage where it counts, and regions which nobody
+ * wrote to since the last call out of the coarse map. Others may write meanwhile. */
+int meta_settle(struct meta *m, meta_blocks_fn *blocks, void *opaque);
+
+/* ---- between meta.c and meta_map.c ---- */
+int meta_map_init(struct meta *m);
+void meta_map_free(struct meta *m);
+uint64_t meta_map_bytes(uint64_t size); /* of the file, for a disk of `size` bytes */
+/* Write the maps of a new file; read those of an old one into heat and changed. */
+int meta_map_make(struct meta *m);
+int meta_map_load(struct meta *m, struct bitmap *changed);
+/* pwrite and pread of all of it: 0 or -errno, -EIO for a short file */
+int meta_put(struct meta *m, const void *buf, size_t len, uint64_t off);
+int meta_sync(struct meta *m);
 
 #endif

@@ -2,7 +2,8 @@
  *
  * plugin.c - the disk manager as an nbdkit plugin
  *
- * nbdkit -f --exit-with-parent -U SOCKET ./nbdkit-colo-plugin.so file=DISK control-fd=N boundary-fd=M
+ * nbdkit -f --exit-with-parent -U SOCKET ./nbdkit-colo-plugin.so file=DISK data=DIR name=disk0 control-fd=N
+ *	boundary-fd=M
  *
  * The socket exists and DISK_EV_HELLO was sent before the first NBD request is served.
  */
@@ -13,21 +14,23 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
 #include "disk/disk.h"
-#include "disk/identity.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
 #define CACHE_MAX_DEFAULT (256u << 20)
 #define CACHE_MAX_LEAST   (16u << 20)
+#define JOURNAL_DEFAULT   (256u << 20)
 #define REQUEST_MAX       (32u << 20)
 
 static struct disk disk = {
-	.config = { .control_fd = -1, .boundary_fd = -1, .cache_max = CACHE_MAX_DEFAULT, .link_stall_ms = 5000 },
+	.config = { .control_fd = -1, .boundary_fd = -1, .cache_max = CACHE_MAX_DEFAULT, .journal = JOURNAL_DEFAULT,
+		    .link_stall_ms = 5000 },
 };
 
 static int set_path(char **to, const char *value)
@@ -51,6 +54,39 @@ static int set_cache_max(const char *value)
 	return 0;
 }
 
+static int set_journal(const char *value)
+{
+	int64_t size = nbdkit_parse_size(value);
+
+	if (size < 0)
+		return -1;
+	if (size < (int64_t)REDO_SLOTS_LEAST * REDO_SLOT || size > INT64_C(1) << 40) {
+		nbdkit_error("journal=%s: must be between 16M and 1T", value);
+		return -1;
+	}
+	disk.config.journal = (uint64_t)size;
+	return 0;
+}
+
+static int set_name(const char *value)
+{
+	if (!*value || strchr(value, '/') || strlen(value) > 64) {
+		nbdkit_error("name=%s: must be a name for files, without '/' and not too long", value);
+		return -1;
+	}
+	free(disk.config.name);
+	disk.config.name = strdup(value);
+	return disk.config.name ? 0 : -1;
+}
+
+static int set_flag(const char *value, bool *out)
+{
+	int b = nbdkit_parse_bool(value);
+
+	*out = b > 0;
+	return b < 0 ? -1 : 0;
+}
+
 static int set_socket(const char *key, const char *value, int *out)
 {
 	int type = 0, fd;
@@ -71,6 +107,14 @@ static int colo_config(const char *key, const char *value)
 {
 	if (!strcmp(key, "file"))
 		return set_path(&disk.config.file, value);
+	if (!strcmp(key, "data"))
+		return set_path(&disk.config.data, value);
+	if (!strcmp(key, "name"))
+		return set_name(value);
+	if (!strcmp(key, "journal"))
+		return set_journal(value);
+	if (!strcmp(key, "read-only"))
+		return set_flag(value, &disk.config.read_only);
 	if (!strcmp(key, "spill-dir"))
 		return set_path(&disk.config.spill_dir, value);
 	if (!strcmp(key, "control-fd"))
@@ -106,6 +150,10 @@ static int colo_config_complete(void)
 		nbdkit_error("control-fd=N is missing: the socket to the colo daemon");
 		return -1;
 	}
+	if (!disk.config.read_only && (!disk.config.data || !disk.config.name)) {
+		nbdkit_error("data=DIR and name=NAME are missing: where to keep what is known of the disk");
+		return -1;
+	}
 	if (!disk.config.link_stall_ms) {
 		nbdkit_error("link-stall-ms must not be 0");
 		return -1;
@@ -118,6 +166,10 @@ static int colo_config_complete(void)
 #define colo_config_help \
 	"file=DISK           (required) Raw file or block device.\n" \
 	"control-fd=N        (required) Inherited SOCK_SEQPACKET socket to the colo daemon.\n" \
+	"data=DIR            (required) Directory on stable storage for metadata and journal.\n" \
+	"name=NAME           (required) What their names begin with.\n" \
+	"journal=SIZE        Size of the journal (default 256M).\n" \
+	"read-only=BOOL      Serve a disk that nobody changes: no metadata, no link.\n" \
 	"boundary-fd=N       Another one, for the agent in QEMU.\n" \
 	"cache-max=SIZE      Memory for each of the two caches (default 256M).\n" \
 	"spill-dir=DIR       Where the SVM cache may spill to (default: next to the disk).\n" \
@@ -125,21 +177,21 @@ static int colo_config_complete(void)
 
 static int colo_get_ready(void)
 {
-	char why[160];
+	char why[512];
 
 	if (disk_init(&disk, why, sizeof(why)) == 0)
 		return 0;
-	nbdkit_error("file=%s: %s", disk.config.file, why);
+	nbdkit_error("%s", why);
 	return -1;
 }
 
 /* Also called before the first connection is accepted, so that nobody writes while the disk is hashed. */
 static int colo_after_fork(void)
 {
-	int r = identity_compute(&disk.storage, &disk.identity);
+	int r = disk_find(&disk);
 
 	if (r) {
-		nbdkit_error("file=%s: reading it: %s", disk.config.file, disk_strerror(-r));
+		nbdkit_error("file=%s: reading it, or writing its metadata: %s", disk.config.file, disk_strerror(-r));
 		return -1;
 	}
 	r = settle_start(&disk);
@@ -150,11 +202,27 @@ static int colo_after_fork(void)
 	return r ? -1 : 0;
 }
 
+/* nbdkit was told to end; its connections have ended. */
 static void colo_cleanup(void)
 {
 	control_stop(&disk);
 	link_close(&disk);
 	settle_stop(&disk);
+	pthread_rwlock_wrlock(&disk.io);
+	disk.closing = true;
+	pthread_rwlock_unlock(&disk.io);
+	disk_close_clean(&disk);
+}
+
+/* Whoever can open the socket's file is not enough: only the daemon, which hands the connection to its QEMU. */
+static int colo_preconnect(int readonly)
+{
+	int64_t pid = nbdkit_peer_pid();
+
+	if (pid == getppid())
+		return 0;
+	nbdkit_error("a connection of process %lld is refused: it is not the colo daemon", (long long)pid);
+	return -1;
 }
 
 static void colo_unload(void)
@@ -163,6 +231,8 @@ static void colo_unload(void)
 		disk_destroy(&disk);
 	free(disk.config.file);
 	free(disk.config.spill_dir);
+	free(disk.config.data);
+	free(disk.config.name);
 }
 
 static void *colo_open(int readonly)
@@ -188,9 +258,14 @@ static int yes(void *handle)
 	return 1;
 }
 
+static int can_write(void *handle)
+{
+	return !disk.config.read_only;
+}
+
 static int colo_can_fua(void *handle)
 {
-	return NBDKIT_FUA_NATIVE;
+	return disk.config.read_only ? NBDKIT_FUA_NONE : NBDKIT_FUA_NATIVE;
 }
 
 static int report(int r)
@@ -245,10 +320,11 @@ static struct nbdkit_plugin plugin = {
 	.open = colo_open,
 	.get_size = colo_get_size,
 	.block_size = colo_block_size,
-	.can_write = yes,
-	.can_flush = yes,
-	.can_trim = yes,
-	.can_zero = yes,
+	.preconnect = colo_preconnect,
+	.can_write = can_write,
+	.can_flush = can_write,
+	.can_trim = can_write,
+	.can_zero = can_write,
 	.can_multi_conn = yes,
 	.can_fua = colo_can_fua,
 	.pread = colo_pread,

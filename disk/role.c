@@ -61,6 +61,7 @@ static void become_secondary(struct disk *d, int fd, const struct disk_request *
 	svm_cache_drop(&d->svm);
 	d->based = d->torn = false;
 	d->role = DISK_SECONDARY;
+	d->serving = false;
 	pthread_rwlock_unlock(&d->io);
 }
 
@@ -84,6 +85,7 @@ void role_link(struct disk *d, int fd, const struct disk_request *req, struct di
 static void drop_link(struct disk *d)
 {
 	link_close(d);
+	dirty_unlinked(d);
 	if (d->role == DISK_PRIMARY)
 		d->role = DISK_ALONE;
 }
@@ -127,10 +129,16 @@ static const char *describe(const struct disk *d)
 
 void role_status(struct disk *d, struct disk_message *answer)
 {
+	struct meta_state s;
+
+	if (!d->config.read_only) {
+		meta_get(&d->meta, &s);
+		answer->status_reply.lineage = s.lineage;
+	}
 	answer->status_reply.pvm_cache_bytes = pvm_cache_bytes(&d->pvm);
 	answer->status_reply.svm_cache_bytes = svm_cache_bytes(&d->svm);
 	answer->status_reply.mirrored_bytes = d->link.moved;
-	answer->status_reply.changed_bytes = bitmap_bytes(&d->changed);
+	answer->status_reply.changed_bytes = dirty_bytes(d);
 	answer->status_reply.reads = d->reads;
 	answer->status_reply.writes = d->writes;
 	answer->status_reply.flushes = d->flushes;

@@ -139,7 +139,7 @@ static int candidates(struct disk *d, struct bitmap *b)
 			bitmap_note(b, 0, d->storage.size);
 		return r;
 	}
-	r = bitmap_copy(b, &d->changed);
+	r = dirty_copy(d, b);
 	if (!r)
 		unite(b, &d->sync.target); /* complete: the phase says so */
 	return r;
@@ -167,9 +167,16 @@ static void say_synced(struct disk *d, struct compare *c)
 
 static bool sync_with(struct disk *d, struct compare *c)
 {
+	int r;
+
 	if (!compare_all(d, c))
 		return false;
 	sync_set_phase(d, SYNC_FLUSHING);
+	r = dirty_share(d);
+	if (r) {
+		link_fail(d, "noting that the peer may take over: %s", disk_strerror(-r));
+		return false;
+	}
 	if (!link_say(d, DISK_LINK_SYNCED, 0, 0, NULL, 0) || !wait_for_phase(d, SYNC_DONE))
 		return false;
 	say_synced(d, c);

@@ -27,9 +27,12 @@ PRELOAD = os.environ.get("COLO_DISK_PRELOAD", "")
 WRAPPER = os.environ.get("COLO_DISK_WRAPPER", "").split()
 
 ALONE, PRIMARY, SECONDARY = 0, 1, 2
-LINK, UNLINK, BOUNDARY, COMMIT, FAILOVER, STATUS = 1, 2, 3, 4, 5, 6
+LINK, UNLINK, BOUNDARY, COMMIT, FAILOVER, STATUS, OPEN, SERVE, VERIFY, FAULT, RATE = range(1, 12)
 (EV_HELLO, EV_BOUNDARY, EV_SYNC, EV_SYNCED, EV_WRITTEN_BACK, EV_WANT_CHECKPOINT, EV_LINK_LOST,
- EV_ERROR) = range(100, 108)
+ EV_ERROR, EV_FAULT, EV_VERIFIED, EV_OPENING) = range(100, 111)
+LINK_ALL, OPEN_FAILOVER, VERIFY_REPAIR = 1, 2, 4
+HELLO_READ_ONLY, HELLO_PREPARED, HELLO_FAILED_OVER = 1, 2, 4
+CONSISTENT, SERVED, SHARED, NEW, BLANK, OVERWRITE = 1, 2, 4, 8, 16, 32
 STATUS_KEYS = ("pvm_cache", "svm_cache", "memory", "mirrored", "changed", "reads", "writes", "flushes",
                "journal")
 REQUEST = struct.Struct("=IIQII72s")
@@ -50,10 +53,27 @@ class Message:
         self.size, self.identity = self.numbers[1:3]
         self.done, self.total = self.numbers[0:2]
         self.counters = dict(zip(STATUS_KEYS, self.numbers))
+        # of HELLO, and of the answers that have one
+        self.flags, = struct.unpack_from("=I", raw, 20)
+        self.failover = self.numbers[3]
+        at = 16 + (32 if self.op == EV_HELLO else 72)
+        self.lineage = Lineage(raw[at:at + Lineage.LAYOUT.size])
         self.text = raw[160:].split(b"\0")[0].decode()
 
     def __repr__(self):
         return f"<op {self.op} status {self.status} epoch {self.epoch} {self.text!r}>"
+
+
+class Lineage:
+    """struct lineage"""
+    LAYOUT = struct.Struct("=8QII")
+
+    def __init__(self, raw):
+        self.raw = raw
+        self.current, self.base, *self.history, self.flags, _ = self.LAYOUT.unpack(raw)
+
+    def __repr__(self):
+        return f"<lineage {self.current:x} base {self.base:x} flags {self.flags:#x}>"
 
 
 class NbdError(Exception):
@@ -135,10 +155,17 @@ def environment(preload="", **variables):
 
 
 class Disk:
-    """One nbdkit with the plugin."""
+    """One nbdkit with the plugin. Says OPEN at once, and SERVE before it is first used as anything but a
+    secondary, unless by_hand."""
 
-    def __init__(self, path, env=None, preload="", **config):
+    def __init__(self, path, env=None, preload="", by_hand=False, **config):
         self.path, self.events, self.nbds = path, [], []
+        self.served = by_hand
+        self.read_only = "read_only" in config
+        self.data = path + ".data"
+        os.makedirs(self.data, exist_ok=True)
+        if not self.read_only:
+            config = dict(data=self.data, name="disk0", journal="16M") | config
         self.dir = tempfile.mkdtemp(prefix="colo-disk-")
         self.sock_path = self.dir + "/nbd"
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -152,6 +179,8 @@ class Disk:
         theirs.close()
         agents.close()
         self.hello = self.event(EV_HELLO)
+        if not by_hand:
+            self.ask(OPEN, self.hello.epoch)
 
     def receive(self, deadline):
         left = max(0, deadline - time.monotonic())
@@ -172,14 +201,28 @@ class Disk:
                     return self.events.pop(i)
             self.events.append(self.receive(deadline))
 
-    def send(self, op, epoch=0, role=0, fd=None):
-        raw = REQUEST.pack(op, role, epoch, 0, 0, b"")
+    def serve(self):
+        """Unless it does already."""
+        if not self.served:
+            self.served = True
+            self.ask(SERVE)
+
+    def failover(self, generation=0):
+        self.ask(FAILOVER, generation or SEED)
+        self.ask(SERVE)
+
+    def send(self, op, epoch=0, role=0, fd=None, flags=0, lineage=None):
+        if op == LINK and role == PRIMARY:
+            self.serve()
+        if op == LINK and role == SECONDARY:
+            self.served = True  # it never will by itself
+        raw = REQUEST.pack(op, role, epoch, flags, 0, lineage.raw if lineage else b"")
         fds = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd is not None else []
         self.control.sendmsg([raw], fds)
 
-    def ask(self, op, epoch=0, role=0, fd=None, status=0):
+    def ask(self, op, epoch=0, role=0, fd=None, status=0, flags=0, lineage=None):
         """Send a request, return its answer, whose status must be as given (None: any)."""
-        self.send(op, epoch, role, fd)
+        self.send(op, epoch, role, fd, flags, lineage)
         answer = self.answer(op)
         assert status is None or answer.status == status, (answer, status)
         return answer
@@ -205,6 +248,8 @@ class Disk:
         return status
 
     def nbd(self):
+        if not self.read_only:
+            self.serve()
         n = Nbd(self.sock_path)
         self.nbds.append(n)
         return n
@@ -237,7 +282,8 @@ def tcp_pair():
 def link(primary, secondary):
     """Join two disk managers by TCP over loopback; returns after the first sync was sent."""
     a, b = tcp_pair()
-    secondary.ask(LINK, role=SECONDARY, fd=b.fileno())
+    primary.serve()
+    secondary.ask(LINK, role=SECONDARY, fd=b.fileno(), lineage=primary.ask(STATUS).lineage)
     primary.ask(LINK, role=PRIMARY, fd=a.fileno())
     a.close()
     b.close()
@@ -270,6 +316,7 @@ class TestCase(unittest.TestCase):
 
     def image(self, name, size=None, data=b""):
         path = f"{self.dir}/{name}"
+        shutil.rmtree(path + ".data", ignore_errors=True)  # of another disk of that name
         with open(path, "wb") as f:
             f.write(data)
             f.truncate(size or self.SIZE)
@@ -294,6 +341,7 @@ class TestCase(unittest.TestCase):
     def shimmed(self, name, **kw):
         """A disk with sync_shim.c; what switch() creates and removes acts on it."""
         env = {f"SYNC_{x.upper()}": f"{self.dir}/{x}" for x in ("log", "gate", "fail", "crawl", "dawdle")}
+        env["SYNC_FILE"] = f"{self.dir}/{name}"
         return self.disk(name, preload=SHIM, env=env, **kw)
 
     def switch(self, name, on):

@@ -2,8 +2,8 @@
  *
  * sync_shim.c - LD_PRELOAD: hold up a disk manager under test
  *
- * SYNC_LOG names a file that gets one byte per fdatasync. The others name files that act while they
- * exist: SYNC_GATE makes fdatasync wait, SYNC_FAIL makes it fail, SYNC_CRAWL puts 2 ms before every pwrite,
+ * SYNC_FILE names the disk, to whose file all this is confined. SYNC_LOG names a file that gets one byte per
+ * fdatasync. The others name files that act while they exist: SYNC_GATE makes fdatasync wait, SYNC_FAIL makes it fail, SYNC_CRAWL puts 2 ms before every pwrite,
  * SYNC_DAWDLE 2 ms after every pread.
  */
 #include <dlfcn.h>
@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,6 +20,15 @@ static bool exists(const char *variable)
 	const char *path = getenv(variable);
 
 	return path && access(path, F_OK) == 0;
+}
+
+/* SYNC_FILE's descriptor, or any if that is not set */
+static bool ours(int fd)
+{
+	const char *path = getenv("SYNC_FILE");
+	struct stat a, b;
+
+	return !path || (fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino);
 }
 
 static void note(void)
@@ -38,6 +48,8 @@ __attribute__((visibility("default"))) int fdatasync(int fd)
 	int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
 	struct timespec ms = { 0, 1000000 };
 
+	if (!ours(fd))
+		return real(fd);
 	note();
 	while (exists("SYNC_GATE"))
 		nanosleep(&ms, NULL);
@@ -48,11 +60,11 @@ __attribute__((visibility("default"))) int fdatasync(int fd)
 	return real(fd);
 }
 
-static void pause_if(const char *variable)
+static void pause_if(int fd, const char *variable)
 {
 	struct timespec two = { 0, 2000000 };
 
-	if (exists(variable))
+	if (exists(variable) && ours(fd))
 		nanosleep(&two, NULL);
 }
 
@@ -68,7 +80,7 @@ ssize_t slow_pwrite64(int fd, const void *p, size_t n, off64_t off)
 	ssize_t (*real)(int, const void *, size_t, off64_t) =
 		(ssize_t (*)(int, const void *, size_t, off64_t))dlsym(RTLD_NEXT, "pwrite64");
 
-	pause_if("SYNC_CRAWL");
+	pause_if(fd, "SYNC_CRAWL");
 	return real(fd, p, n, off);
 }
 
@@ -83,7 +95,7 @@ ssize_t slow_pread64(int fd, void *p, size_t n, off64_t off)
 		(ssize_t (*)(int, void *, size_t, off64_t))dlsym(RTLD_NEXT, "pread64");
 	ssize_t r = real(fd, p, n, off);
 
-	pause_if("SYNC_DAWDLE"); /* what was read grows stale */
+	pause_if(fd, "SYNC_DAWDLE"); /* what was read grows stale */
 	return r;
 }
 

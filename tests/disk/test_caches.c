@@ -393,11 +393,20 @@ static void test_bitmap(void)
 	printf("bitmap: %llu of 201 blocks\n", (unsigned long long)set);
 }
 
+static void note_progress(void *opaque, uint64_t done)
+{
+	uint64_t *told = opaque;
+
+	CHECK(done > *told && done <= SIZE + 512);
+	*told = done;
+}
+
 static uint64_t identity_of(struct storage *st)
 {
-	uint64_t id = 0;
+	uint64_t id = 0, told = 0;
+	bool blank;
 
-	CHECK(identity_compute(st, &id) == 0);
+	CHECK(identity_compute(st, &id, &blank, note_progress, &told) == 0 && id);
 	return id;
 }
 

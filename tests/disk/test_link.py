@@ -152,7 +152,7 @@ class HostilePrimary(Peer):
             self.assertIn("closed", b.event(d.EV_LINK_LOST).text)
             if end >= 24:
                 b.ask(d.COMMIT, 1)
-                b.ask(d.FAILOVER)
+                b.failover()
                 b.event(d.EV_WRITTEN_BACK)
             self.assertTrue(d.content(b.path) == bytes(self.SIZE))
 

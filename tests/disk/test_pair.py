@@ -81,7 +81,7 @@ class Pair(d.TestCase):
         b.event(d.EV_BOUNDARY)
         nb.write(5001, b"kept" * 100)
         want = nb.read(0, 65536)
-        b.ask(d.FAILOVER)
+        b.failover()
         self.assertEqual(nb.read(0, 65536), want)
         b.event(d.EV_WRITTEN_BACK)
         self.assertEqual(nb.read(0, 65536), want)
@@ -99,7 +99,7 @@ class Pair(d.TestCase):
         d.checkpoint(a, b, 2)
         nb = b.nbd()
         nb.write(d.MB, b"two" * 1000)
-        b.ask(d.FAILOVER)
+        b.failover()
         nb.write(2 * d.MB, b"three" * 1000)
         c = self.disk("c", data=b"base" * 5000)  # as all began
         d.link(b, c)
@@ -123,7 +123,7 @@ class Pair(d.TestCase):
         a.process.kill()
         b.event(d.EV_LINK_LOST)
         b.ask(d.COMMIT, 2)
-        b.ask(d.FAILOVER)
+        b.failover()
         b.event(d.EV_WRITTEN_BACK)
         self.assertEqual(d.content(b.path)[:700], b"arrived" * 100)
 
@@ -206,7 +206,7 @@ class Bounds(d.TestCase):
         self.assertGreater(b.status()["svm_cache"], 20 * d.MB)
         for off in range(0, 64 * d.MB, 8 * d.MB):
             self.assertTrue(n.read(off, 8 * d.MB) == want[off:off + 8 * d.MB])
-        b.ask(d.FAILOVER)
+        b.failover()
         b.event(d.EV_WRITTEN_BACK)
         self.assertTrue(d.content(b.path) == want)
 
@@ -283,6 +283,7 @@ class Load(d.TestCase):
     def run_writers(self, disk, area=256000, size=65536):
         """Starts writers; the returned function ends them and raises what they raised."""
         stop, failed = threading.Event(), []
+        disk.serve()
 
         def run(seed):
             try:
@@ -340,7 +341,7 @@ class Load(d.TestCase):
             want[i:i + d.MB] = self.rng.randbytes(d.MB)
             n.write(i, want[i:i + d.MB])
         self.switch("crawl", True)  # 512 pieces of 64 KiB, 2 ms each
-        b.ask(d.FAILOVER)
+        b.failover()
         writes = 0
         while b.status()["svm_cache"]:  # one request at a time, so that the order is known
             off, length = self.rng.randrange(size - 9000), self.rng.randrange(1, 9000)
