@@ -16,6 +16,7 @@
 #include "cli/ask.h"
 #include "cli/explain.h"
 #include "cli/show.h"
+#include "cli/verify.h"
 #include "common/log.h"
 #include "daemon/daemon.h"
 
@@ -25,7 +26,8 @@
 struct options {
 	const char *node, *pcap;
 	unsigned long last;
-	bool json, verify, debug;
+	bool json, verify, debug, repair;
+	struct run_options run;
 };
 
 struct command {
@@ -49,7 +51,7 @@ static int do_run(const struct config *c, const struct options *o)
 		return ask_fail("run", "must be root: it makes a TAP, tracks QEMU's memory and owns the VM");
 	if (o->debug)
 		log_set_level(LOG_DEBUG);
-	return daemon_run(c);
+	return daemon_run(c, &o->run);
 }
 
 static void print_json(json_t *o)
@@ -76,6 +78,11 @@ static int do_status(const struct config *c, const struct options *o)
 static int do_checkpoint(const struct config *c, const struct options *o)
 {
 	return simple(c, json_pack("{s:s s:b}", "command", "checkpoint", "verify", o->verify));
+}
+
+static int do_verify(const struct config *c, const struct options *o)
+{
+	return verify_disks(c, o->repair, o->json);
 }
 
 static int do_failover(const struct config *c, const struct options *o)
@@ -131,6 +138,7 @@ static const struct command commands[] = {
 	{ "run", "run this node's part of the VM, in the foreground", do_run },
 	{ "status", "show role, state, checkpoints, pauses (--json for scripts)", do_status },
 	{ "checkpoint", "take a checkpoint now (--verify: compare all RAM on both hosts)", do_checkpoint },
+	{ "verify", "on the primary: compare the disks of both hosts while the VM runs", do_verify },
 	{ "explain", "on the primary: show how the VMs' last answers differed", do_explain },
 	{ "failover", "on the secondary: take over and serve", do_failover },
 	{ "stop", "on the primary: end the VM on both hosts; on the secondary: end protection", do_stop },
@@ -148,7 +156,10 @@ static void usage(FILE *f)
 		fprintf(f, "  %-12s%s\n", commands[i].name, commands[i].help);
 	fprintf(f, "\nOptions:\n"
 		"  --node NAME  which [host NAME] of CONFIG this is (default: the host's name)\n"
-		"  --json       status, explain: as JSON\n"
+		"  --role ROLE  run: as primary or as secondary, whatever the disks say of their past\n"
+		"  --overwrite  run --role secondary: what is on this host's disks may be lost\n"
+		"  --repair     verify: copy what differs from the primary to the secondary\n"
+		"  --json       status, explain, verify: as JSON\n"
 		"  --last N     explain: so many reports at most (default: 10)\n"
 		"  --pcap FILE  explain: write the packets concerned to FILE, for Wireshark\n"
 		"  --verify     checkpoint: hash all RAM on both hosts (the guest stands still meanwhile)\n"
@@ -180,12 +191,23 @@ static bool parse_count(const char *text, unsigned long *out)
 	return false;
 }
 
+static bool parse_role(const char *text, enum start_role *out)
+{
+	*out = !strcmp(text, "primary") ? START_PRIMARY : START_SECONDARY;
+	if (*out == START_PRIMARY || !strcmp(text, "secondary"))
+		return true;
+	fprintf(stderr, "colo: --role: '%s' is neither primary nor secondary\n", text);
+	return false;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option longopts[] = {
 		{ "node", required_argument, NULL, 'n' }, { "json", no_argument, NULL, 'j' },
 		{ "last", required_argument, NULL, 'l' }, { "pcap", required_argument, NULL, 'p' },
 		{ "verify", no_argument, NULL, 'v' },     { "debug", no_argument, NULL, 'd' },
+		{ "role", required_argument, NULL, 'r' }, { "overwrite", no_argument, NULL, 'o' },
+		{ "repair", no_argument, NULL, 'R' },
 		{ "version", no_argument, NULL, 'V' },    { "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
@@ -206,6 +228,12 @@ int main(int argc, char **argv)
 		case 'p': o.pcap = optarg; break;
 		case 'v': o.verify = true; break;
 		case 'd': o.debug = true; break;
+		case 'r':
+			if (!parse_role(optarg, &o.run.role))
+				return 2;
+			break;
+		case 'o': o.run.overwrite = true; break;
+		case 'R': o.repair = true; break;
 		case 'V': printf("colo %s\n", COLO_VERSION); return 0;
 		case 'h': usage(stdout); return 0;
 		default: return 2;
@@ -213,6 +241,10 @@ int main(int argc, char **argv)
 	}
 	if (argc - optind != 2) {
 		usage(stderr);
+		return 2;
+	}
+	if (o.run.overwrite && o.run.role != START_SECONDARY) {
+		fprintf(stderr, "colo: --overwrite goes with --role secondary only\n");
 		return 2;
 	}
 	command = find_command(argv[optind]);

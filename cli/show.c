@@ -5,6 +5,7 @@
 #include "cli/show.h"
 
 #include <stdio.h>
+#include <time.h>
 
 static const char *text(json_t *o, const char *key)
 {
@@ -30,6 +31,40 @@ static void show_causes(json_t *checkpoints)
 	printf("\n");
 }
 
+static void show_alarms(json_t *alarms)
+{
+	char when[32] = "?";
+	struct tm tm;
+	time_t at;
+	size_t i;
+	json_t *a;
+
+	json_array_foreach(alarms, i, a) {
+		at = number(a, "at") / 1000;
+		if (localtime_r(&at, &tm))
+			strftime(when, sizeof(when), "%F %T", &tm);
+		printf("ALARM         %s: %s\n", when, text(a, "text"));
+	}
+}
+
+static void show_disks(json_t *disks)
+{
+	json_t *k, *sync, *eta;
+	size_t i;
+
+	json_array_foreach(disks, i, k) {
+		printf("disk%zu         %s, %lld MiB", i, text(k, "file"), number(k, "size") >> 20);
+		sync = json_object_get(k, "sync");
+		if (json_is_object(sync)) {
+			printf(", sync %lld %%, %lld MiB moved", number(sync, "percent"), number(sync, "moved") >> 20);
+			eta = json_object_get(sync, "eta_s");
+			if (json_is_integer(eta) && json_integer_value(eta))
+				printf(", %lld s left", (long long)json_integer_value(eta));
+		}
+		printf("\n");
+	}
+}
+
 void show_status(json_t *s)
 {
 	json_t *pause = json_object_get(s, "pause_us"), *link = json_object_get(s, "link");
@@ -47,7 +82,9 @@ void show_status(json_t *s)
 	printf("network       %lld flows, %lld packets held, %lld mismatches, %lld missing answers\n",
 	       number(net, "flows"), number(net, "held_packets"), number(net, "mismatches"),
 	       number(net, "missing"));
+	show_disks(json_object_get(s, "disks"));
 	if (json_is_object(f))
 		printf("last failover %s, noticed after %lld ms, serving after %lld ms\n", text(f, "cause"),
 		       number(f, "detect_ms"), number(f, "total_ms"));
+	show_alarms(json_object_get(s, "alarms"));
 }

@@ -3,7 +3,7 @@
  * control.c - the operator's socket: STATE/colo.sock, root's alone
  *
  * One JSON object a line in, one out: {"command": "status" | "checkpoint" | "failover" | "stop" | "explain" |
- * "pcap", "verify": bool, "last": reports at most, "after": packet}. Answer: {"ok": true, ...} or
+ * "pcap" | "verify", "verify": bool, "repair": bool, "last": reports at most, "after": packet}. Answer: {"ok": true, ...} or
  * {"ok": false, "error": text}. While an answer has not been read no further line is.
  */
 #include <errno.h>
@@ -109,6 +109,14 @@ static json_t *do_failover(struct daemon *d)
 	return yes();
 }
 
+/* its progress and result are in the status */
+static json_t *do_verify(struct daemon *d, json_t *args)
+{
+	const char *why;
+
+	return verify_begin(d, json_is_true(json_object_get(args, "repair")), &why) < 0 ? no(why) : yes();
+}
+
 static json_t *do_stop(struct daemon *d)
 {
 	daemon_event(d, (struct core_event){ .type = CORE_EV_STOP });
@@ -137,6 +145,8 @@ static json_t *execute(struct daemon *d, const char *line, size_t n)
 		out = do_checkpoint(d, msg);
 	else if (!strcmp(cmd, "failover"))
 		out = do_failover(d);
+	else if (!strcmp(cmd, "verify"))
+		out = do_verify(d, msg);
 	else if (!strcmp(cmd, "stop"))
 		out = do_stop(d);
 	else if (!strcmp(cmd, "explain"))

@@ -2,7 +2,7 @@
  *
  * daemon.c - start, event loop, and the core's actions carried out
  *
- * Start: disk manager -> self-test in a throw-away QEMU -> primary: the VM; secondary: dial. Whatever
+ * How a node starts is in start.c. Whatever
  * happens is told to the core by daemon_event(); its actions are carried out at once, in order. An
  * action may lead to another event: those are queued, so that the core never sees one event inside
  * another.
@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,7 +24,6 @@
 #include "common/log.h"
 #include "common/wire.h"
 
-#define START_LIMIT_MS 60000
 #define ANNOUNCE_MS 50
 #define ANNOUNCE_TIMES 5
 #define LINGER_MS 3000
@@ -112,7 +112,7 @@ static void on_linger(uv_timer_t *t)
 		daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED });
 }
 
-static uint64_t unix_ms(void)
+uint64_t daemon_unix_ms(void)
 {
 	struct timespec ts;
 
@@ -120,16 +120,15 @@ static uint64_t unix_ms(void)
 	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
 }
 
-/* the VM runs here: let it be heard */
+/* The VM runs here, on disks that say so after a crash, too: let it be heard. */
 static void serve_as_survivor(struct daemon *d)
 {
 	struct failover_record *f = &d->failover;
 
 	nic_take_over(d, d->core.lost_at_us);
-	diskman_failover(d, 0, NULL);
 	f->valid = true;
 	f->cause = d->core.loss;
-	f->at_unix_ms = unix_ms();
+	f->at_unix_ms = daemon_unix_ms();
 	f->detect_us = d->core.detected_us - d->core.lost_at_us;
 	f->total_us = daemon_now_us() - d->core.lost_at_us;
 	log_warn("this node serves now (%s; noticed after %llu ms, serving after %llu ms)",
@@ -150,12 +149,45 @@ void daemon_loaded(struct daemon *d, int status)
 		serve_as_survivor(d);
 }
 
-static void take_over(struct daemon *d)
+static void on_serving(struct daemon *d, int status)
 {
+	if (status < 0)
+		faults_alarm(d, ALARM_DISK, "it could not be noted on stable storage that this host serves: if it fails "
+			     "before %s is back, start it with --role primary", config_peer(d->cfg)->name);
 	if (d->ckpt.staged_only)
 		checkpoint_load(d);
 	else
 		serve_as_survivor(d);
+}
+
+/* What the SVM said and wrote has to be on stable storage before it says more (R5). Storage that fails is
+ * no reason not to serve: nobody else does. */
+static void on_failed_over(struct daemon *d, int status)
+{
+	if (status < 0)
+		faults_alarm(d, ALARM_FAILOVER, "what the guest wrote last is in memory only: its disks are not "
+			     "safe against a power failure until they are written");
+	if (diskman_serve(d, on_serving) < 0)
+		on_serving(d, -EPIPE);
+}
+
+static void take_over(struct daemon *d)
+{
+	uint64_t generation = 0;
+
+	d->survivor = true;
+	peer_stop_dialling(d);
+	if (getrandom(&generation, sizeof(generation), 0) != sizeof(generation))
+		log_error("no random numbers");
+	if (diskman_failover(d, generation | 1, on_failed_over) < 0)
+		on_failed_over(d, -EPIPE);
+}
+
+/* the peer is gone, and cannot serve */
+static void serve_alone(struct daemon *d)
+{
+	nic_serve(d);
+	diskman_serve(d, NULL);
 }
 
 static void sync_disk(struct daemon *d)
@@ -196,7 +228,7 @@ static void carry_out(struct daemon *d, const struct core_action *a)
 	case CORE_ACT_APPLY: checkpoint_apply(d, a->epoch); break;
 	case CORE_ACT_APPLIED: checkpoint_send_applied(d, a->epoch); break;
 	case CORE_ACT_CLAIM: claim(d, a->epoch); break;
-	case CORE_ACT_SERVE: nic_serve(d); break;
+	case CORE_ACT_SERVE: serve_alone(d); break;
 	case CORE_ACT_TAKE_OVER: take_over(d); break;
 	case CORE_ACT_HEARTBEAT: peer_heartbeat(d); break;
 	case CORE_ACT_DROP_PEER: drop_peer(d); break;
@@ -212,15 +244,17 @@ static void carry_out(struct daemon *d, const struct core_action *a)
 		vm_kill(d);
 		break;
 	case CORE_ACT_GUEST_OFF: peer_send(d, PEER_GUEST_OFF, 0, NULL, 0, NULL, 0); break;
-	case CORE_ACT_DISK_ERROR: log_error("disk: the guest is given the error"); break;
-	case CORE_ACT_GOODBYE: break;
+	case CORE_ACT_DISK_ERROR: diskman_fault(d); break;
+	case CORE_ACT_GOODBYE: faults_goodbye(d, a->loss); break;
 	case CORE_ACT_EXIT: finish(d, a->status); break;
 	}
 }
 
-static const char *role_name(const struct daemon *d)
+const char *daemon_role_name(const struct daemon *d)
 {
-	return daemon_is_primary(d) ? "primary" : "secondary";
+	static const char *const names[] = { "primary", "secondary", "undecided" };
+
+	return names[d->core.role];
 }
 
 static void arm_tick(struct daemon *d);
@@ -234,9 +268,10 @@ static void one_event(struct daemon *d, const struct core_event *e)
 	core_event(&d->core, e);
 	n = d->core.nact;
 	memcpy(actions, d->core.act, n * sizeof(*actions));
-	log_set_context(d->cfg->name, role_name(d), d->core.epoch);
+	log_set_context(d->cfg->name, daemon_role_name(d), d->core.epoch);
 	if (d->core.state != before)
 		log_info("state %s -> %s", core_state_name(before), core_state_name(d->core.state));
+	faults_state(d, before);
 	for (i = 0; i < n; i++)
 		carry_out(d, &actions[i]);
 }
@@ -322,92 +357,6 @@ static void on_signal(uv_signal_t *h, int signum)
 
 /* --- start --- */
 
-static void on_setup(struct daemon *d, const struct agent_reply *r)
-{
-	if (r->status) {
-		daemon_fail_start(d, "agent: %s", r->error);
-		return;
-	}
-	uv_timer_stop(&d->start_limit);
-	daemon_event(d, (struct core_event){ .type = CORE_EV_STARTED });
-	log_info("the guest runs, unprotected until %s comes", config_peer(d->cfg)->name);
-}
-
-static void on_hello(struct daemon *d, const struct agent_reply *r)
-{
-	if (r->status || agentlink_setup(d, on_setup) < 0)
-		daemon_fail_start(d, "agent: %s", r->error);
-}
-
-static void boot(struct daemon *d)
-{
-	if (!daemon_is_primary(d)) {
-		uv_timer_stop(&d->start_limit);
-		daemon_event(d, (struct core_event){ .type = CORE_EV_STARTED });
-		log_info("waiting for %s", config_peer(d->cfg)->name);
-		if (peer_start(d) < 0)
-			daemon_fail_start(d, "no peer link");
-		return;
-	}
-	if (vm_start(d, VM_RUN) < 0 || agentlink_open(d, d->vm.agent_fd, on_hello) < 0)
-		daemon_fail_start(d, "QEMU does not start");
-}
-
-static void on_selftest(struct daemon *d, const struct agent_reply *r)
-{
-	bool good = !r->status;
-	char text[AGENT_ERROR_TEXT];
-
-	snprintf(text, sizeof(text), "%s", r->error);
-	vm_kill(d);
-	if (!good) {
-		daemon_fail_start(d, "QEMU %s (%s) fails the self-test: %s", d->qemu_version, d->cfg->qemu,
-				  text);
-		return;
-	}
-	log_info("QEMU %s passes the self-test (driver %s)", d->qemu_version, d->driver);
-	boot(d);
-}
-
-static void on_selftest_setup(struct daemon *d, const struct agent_reply *r)
-{
-	struct agent_request test = { .op = AGENT_SELFTEST };
-
-	if (r->status || agentlink_request(d, &test, on_selftest) < 0)
-		daemon_fail_start(d, "agent: %s", r->error);
-}
-
-static void on_selftest_hello(struct daemon *d, const struct agent_reply *r)
-{
-	snprintf(d->qemu_version, sizeof(d->qemu_version), "%d.%d.%d", r->hello.major, r->hello.minor,
-		 r->hello.micro);
-	snprintf(d->driver, sizeof(d->driver), "%.15s", r->hello.driver);
-	if (r->status)
-		daemon_fail_start(d, "%s cannot be used: %s", d->cfg->qemu, r->error);
-	else if (agentlink_setup(d, on_selftest_setup) < 0)
-		daemon_fail_start(d, "agent: no set-up");
-}
-
-/* the disk manager's hello ends the first step; called from the loop until it is there */
-static void on_disk_ready(uv_timer_t *t)
-{
-	struct daemon *d = t->data;
-
-	if (!d->disk.ready)
-		return;
-	uv_timer_stop(t);
-	if (vm_start(d, VM_SELFTEST) < 0 ||
-	    agentlink_open(d, d->vm.agent_fd, on_selftest_hello) < 0)
-		daemon_fail_start(d, "QEMU does not start");
-}
-
-static void on_start_limit(uv_timer_t *t)
-{
-	struct daemon *d = t->data;
-
-	daemon_fail_start(d, "QEMU's agent does not answer; see %s/qemu.log", daemon_state_dir(d));
-}
-
 static int make_state_dir(const char *path)
 {
 	char p[CONFIG_PATH_MAX];
@@ -431,7 +380,7 @@ static int make_state_dir(const char *path)
 static void init_loop(struct daemon *d)
 {
 	uv_timer_t *timers[] = { &d->tick, &d->announce, &d->linger, &d->seed_poll, &d->start_limit,
-				 &d->follow };
+				 &d->follow, &d->say };
 	size_t i;
 
 	uv_loop_init(&d->loop);
@@ -458,12 +407,11 @@ static int start(struct daemon *d)
 	r = r < 0 ? r : transfer_init(d);
 	r = r < 0 ? r : nic_open(d);
 	/* a busy port is noticed before anything big starts */
-	if (r >= 0 && daemon_is_primary(d))
-		r = peer_start(d);
+	r = r < 0 ? r : peer_start(d);
 	r = r < 0 ? r : diskman_start(d);
 	if (r < 0)
 		return r;
-	uv_timer_start(&d->seed_poll, on_disk_ready, 5, 5);
+	start_begin(d);
 	return 0;
 }
 
@@ -498,10 +446,10 @@ static void find_exe_dir(struct daemon *d)
 		*slash = 0;
 }
 
-int daemon_run(const struct config *cfg)
+int daemon_run(const struct config *cfg, const struct run_options *options)
 {
 	struct core_config core = {
-		.role = config_is_primary(cfg) ? CORE_PRIMARY : CORE_SECONDARY,
+		.role = CORE_UNDECIDED,
 		.heartbeat_us = cfg->heartbeat_us,
 		.misses = cfg->misses,
 		.periodic_us = cfg->mode == MODE_CHECKPOINT ? cfg->interval_us : cfg->periodic_us,
@@ -511,22 +459,21 @@ int daemon_run(const struct config *cfg)
 	unsigned int c;
 
 	d->cfg = cfg;
+	d->options = *options;
 	d->agent.fd = d->agent.stage_fd = d->agent.device_fd = -1;
 	d->vm.child.pidfd = d->peer.listen_fd = -1;
 	diskman_init(d);
 	for (c = 0; c < PEER_NCHANNELS; c++)
 		d->peer.fd[c] = -1;
 	core_init(&d->core, &core);
-	log_set_context(cfg->name, role_name(d), 0);
+	log_set_context(cfg->name, daemon_role_name(d), 0);
 	find_exe_dir(d);
 	signal(SIGPIPE, SIG_IGN);
 	init_loop(d);
 	if (start(d) < 0)
 		d->exit_status = 1;
-	else {
-		uv_timer_start(&d->start_limit, on_start_limit, START_LIMIT_MS, 0);
+	else
 		uv_run(&d->loop, UV_RUN_DEFAULT);
-	}
 	stop(d);
 	log_info("ended");
 	return d->exit_status;

@@ -19,6 +19,7 @@
 #include "common/percentile.h"
 #include "common/spawn.h"
 #include "core/core.h"
+#include "core/start.h"
 #include "daemon/config.h"
 #include "daemon/peer_proto.h"
 #include "daemon/qmp.h"
@@ -181,7 +182,10 @@ struct peer {
 	struct addrinfo *address; /* of the peer */
 };
 
-int peer_start(struct daemon *d);
+int peer_start(struct daemon *d); /* listen */
+/* secondary, or undecided: dial until there is a link */
+void peer_start_dialling(struct daemon *d);
+void peer_stop_dialling(struct daemon *d);
 void peer_stop(struct daemon *d);
 /* secondary: connect one more channel (PEER_SEED) */
 int peer_dial(struct daemon *d, enum peer_channel channel);
@@ -314,19 +318,66 @@ int control_start(struct daemon *d);
 void control_stop(struct daemon *d);
 json_t *status_json(struct daemon *d); /* new reference */
 
-/* --- faults.c: what is wrong with the disks, and who serves therefore --- */
+/* --- faults.c: alarms, disks that fail, and what verify finds --- */
 
+enum alarm {
+	ALARM_PROTECTION, /* a pair that was protected is not any more */
+	ALARM_DISK,       /* a local disk failed */
+	ALARM_FAILOVER,   /* what the SVM had written could not be made stable */
+	ALARM_VERIFY,     /* the disks differ */
+	ALARMS
+};
+
+struct alarms {
+	struct {
+		uint64_t at_unix_ms; /* 0: none */
+		char text[300];
+	} alarm[ALARMS];
+	char goodbye[200];           /* the secondary's last words */
+};
+
+void faults_alarm(struct daemon *d, enum alarm a, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void faults_mended(struct daemon *d, enum alarm a);
 /* a disk manager says that storage failed: DISK_EV_FAULT (a request of the VM waits) or DISK_EV_ERROR */
 void faults_disk(struct daemon *d, const char *disk, const char *why);
+void faults_state(struct daemon *d, enum core_state before); /* after each event */
+void faults_goodbye(struct daemon *d, enum core_loss why);   /* secondary: say it */
+void faults_heard_goodbye(struct daemon *d, const uint8_t *text, size_t n); /* primary */
+json_t *faults_json(const struct daemon *d);                 /* new reference */
+
+/* --- verify.c: colo verify --- */
+
+struct verify {
+	bool running, repair;
+	uint64_t at_unix_ms;    /* 0: there was none */
+	struct verify_disk {
+		bool running;
+		int status;     /* < 0: could not */
+		uint64_t checked, differing, repaired;
+		char text[200];
+	} disk[CONFIG_DISKS_MAX];
+};
+
+int verify_begin(struct daemon *d, bool repair, const char **why);
 /* DISK_EV_VERIFIED; status < 0: could not */
 void verify_done(struct daemon *d, unsigned int disk, const struct disk_message *m);
+void verify_cut_off(struct daemon *d); /* the link is gone */
+json_t *verify_json(const struct daemon *d); /* new reference */
 
 /* --- start.c: which role this node begins in --- */
 
+struct run_options {
+	enum start_role role; /* BY_DISKS, PRIMARY, SECONDARY */
+	bool overwrite;       /* what is on this host's disks may be lost */
+};
+
+void start_begin(struct daemon *d);
 /* A peer says hello while this node does not know its role. its: lineages of its writable disks, in order;
  * undecided: it does not know either (it listens, too). */
 enum peer_status start_hello(struct daemon *d, bool undecided, const struct lineage *its, unsigned int n,
 			     char *text, size_t size);
+void start_taken(struct daemon *d); /* undecided, dialled, and was taken as secondary */
+bool start_is_undecided(const struct daemon *d);
 
 /* --- daemon.c --- */
 
@@ -352,9 +403,15 @@ struct daemon {
 	struct transfer *transfer;
 	struct checkpoint ckpt;
 	struct failover_record failover;
+	bool survivor;          /* this node took over */
+	struct alarms alarms;
+	struct verify verify;
 	struct control *control;
 	struct explain *explain;
-	uv_timer_t announce, linger, seed_poll, start_limit, follow;
+	uv_timer_t announce, linger, seed_poll, start_limit, follow, say;
+	struct run_options options;
+	bool undecided;         /* all but the role is known */
+	char waits_for[512];    /* undecided: why, and what decides */
 	int announcements;
 	char qemu_version[32], driver[16];
 	char exe_dir[256];      /* where agent and plugin may lie in a build tree */
@@ -368,7 +425,7 @@ struct daemon {
 };
 
 /* Runs until the daemon ends. Returns the process' exit status. */
-int daemon_run(const struct config *cfg);
+int daemon_run(const struct config *cfg, const struct run_options *options);
 void daemon_event(struct daemon *d, struct core_event e); /* now_us is filled in */
 void daemon_fail_start(struct daemon *d, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
@@ -377,6 +434,8 @@ uint64_t daemon_now_us(void);
 /* full path of an installed or just built file ("colo-agent.so"); static storage of the caller */
 int daemon_find(struct daemon *d, const char *sub, const char *file, char *out, size_t size);
 bool daemon_is_primary(const struct daemon *d);
+const char *daemon_role_name(const struct daemon *d);
+uint64_t daemon_unix_ms(void);
 const char *daemon_state_dir(const struct daemon *d);
 /* a file in the state directory for a child's messages; descriptor or < 0 */
 int daemon_open_log(const struct daemon *d, const char *name);

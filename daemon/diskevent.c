@@ -158,17 +158,6 @@ static bool of_an_earlier_link(const struct dm *m, uint32_t op)
 	return link && (m->owes[DISK_LINK] || m->owes[DISK_UNLINK]);
 }
 
-/* until faults.c is there */
-__attribute__((weak)) void faults_disk(struct daemon *d, const char *disk, const char *why)
-{
-	log_error("%s: %s", disk, why);
-}
-
-__attribute__((weak)) void verify_done(struct daemon *d, unsigned int disk, const struct disk_message *m)
-{
-	log_info("disk%u: verified: %s", disk, m->text);
-}
-
 static void on_event(struct dm *m, const struct disk_message *msg)
 {
 	struct daemon *d = m->d;

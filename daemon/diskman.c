@@ -236,8 +236,10 @@ int diskman_fault(struct daemon *d)
 
 	begin_round(d, DISK_FAULT, NULL);
 	for (i = 0; i < d->disk.n; i++)
-		if (d->disk.disk[i].fault)
+		if (d->disk.disk[i].fault) {
+			d->disk.disk[i].fault = false;
 			ask_one(&d->disk.disk[i], &r, -1);
+		}
 	return all_asked(d, DISK_FAULT);
 }
 

@@ -120,8 +120,9 @@ enum peer_status hello_check(struct daemon *d, struct peer_hello *h, char *text,
 	}
 	if (check_identity(d, h, text, size) == PEER_REFUSED)
 		return PEER_REFUSED;
-	if (d->core.state == CORE_ALONE && d->failover.valid)
-		return refuse(text, size, "this node took over; taking a host back is not built yet");
+	if (d->core.state == CORE_ALONE && d->survivor)
+		return refuse(text, size, "%s took over and serves. It cannot take a host back before it is started "
+			      "again, which ends the VM: shut the guest down, start both", config_local(d->cfg)->name);
 	if (d->core.state != CORE_ALONE || d->peer.fd[PEER_CONTROL] >= 0) {
 		refuse(text, size, "busy: state %s", core_state_name(d->core.state));
 		return PEER_LATER;

@@ -2,7 +2,7 @@
  *
  * peer.c - the link to the other daemon
  *
- * Theory of operation: the primary listens, the secondary dials. Every connection starts with a hello of
+ * Theory of operation: both listen, only a primary accepts; the secondary dials. Every connection starts with a hello of
  * the dialler, which is checked against our own configuration, and an answer. The secondary dials
  * CONTROL, then BULK and DISK with the session number it was given; with all three the link is up.
  * A link is dropped as a whole. Nothing here waits: each handshake is a small state machine with a
@@ -132,6 +132,12 @@ static void retry_dial(uv_timer_t *t)
 	dial_next(d);
 }
 
+static void dial_later(struct daemon *d)
+{
+	if (d->peer.dialling && (d->core.state == CORE_CONNECTING || start_is_undecided(d)))
+		uv_timer_start(&d->peer.retry, retry_dial, REDIAL_MS, 0);
+}
+
 static void failed_handshake(struct handshake *hs, const char *why)
 {
 	struct daemon *d = hs->d;
@@ -142,11 +148,10 @@ static void failed_handshake(struct handshake *hs, const char *why)
 		log_warn("peer %s: %s", config_peer(d->cfg)->name, why);
 	}
 	end_handshake(hs);
-	if (dialled && !d->ending) {
+	if (dialled && !d->ending && d->peer.dialling) {
 		if (d->peer.fd[PEER_CONTROL] >= 0)
 			peer_drop(d);
-		if (d->core.state == CORE_CONNECTING)
-			uv_timer_start(&d->peer.retry, retry_dial, REDIAL_MS, 0);
+		dial_later(d);
 	}
 }
 
@@ -168,9 +173,15 @@ static void on_answer(struct handshake *hs)
 		return;
 	}
 	hello_text(a->text, sizeof(a->text));
+	if (!d->peer.dialling) { /* this node serves by now */
+		failed_handshake(hs, NULL);
+		return;
+	}
 	if (be16toh(a->status) == PEER_OK && be16toh(a->version) == PEER_VERSION) {
 		if (channel == PEER_CONTROL)
 			d->peer.session = be64toh(a->session);
+		if (start_is_undecided(d))
+			start_taken(d);
 		d->peer.last_refusal[0] = 0;
 		fd = hs->fd;
 		hs->fd = -1;
@@ -388,11 +399,20 @@ int peer_start(struct daemon *d)
 		uv_timer_init(&d->loop, &p->retry);
 		p->retry.data = d;
 	}
-	p->dialling = !daemon_is_primary(d);
-	if (!p->dialling)
-		return listen_on(d);
+	return listen_on(d);
+}
+
+void peer_start_dialling(struct daemon *d)
+{
+	d->peer.dialling = true;
 	dial_next(d);
-	return 0;
+}
+
+void peer_stop_dialling(struct daemon *d)
+{
+	d->peer.dialling = false;
+	if (d->peer.fd[PEER_CONTROL] < 0)
+		uv_timer_stop(&d->peer.retry);
 }
 
 void peer_drop(struct daemon *d)
@@ -453,8 +473,8 @@ static void lost(struct daemon *d, enum core_loss how, const char *why)
 		peer_drop(d);
 	if (was_up)
 		daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = how });
-	else if (d->peer.dialling && d->core.state == CORE_CONNECTING)
-		uv_timer_start(&d->peer.retry, retry_dial, REDIAL_MS, 0);
+	else
+		dial_later(d);
 }
 
 static void on_side_limit(uv_timer_t *t)
@@ -519,7 +539,7 @@ static bool secondary_message(struct daemon *d, unsigned int type, uint64_t epoc
 		log_warn("the primary hands over");
 		daemon_event(d, (struct core_event){
 			.type = CORE_EV_HANDOVER,
-			.loss = epoch == CORE_LOSS_MANUAL ? CORE_LOSS_MANUAL : CORE_LOSS_PVM_DIED,
+			.loss = epoch == CORE_LOSS_MANUAL || epoch == CORE_LOSS_DISK ? epoch : CORE_LOSS_PVM_DIED,
 		});
 		return true;
 	case PEER_DISMISS:
@@ -552,7 +572,7 @@ static bool primary_message(struct daemon *d, unsigned int type, uint64_t epoch,
 		return true;
 	case PEER_APPLIED: checkpoint_peer_applied(d, epoch, p, n); return true;
 	case PEER_SEED_READY: seed_peer_ready(d, p, n); return true;
-	case PEER_GOODBYE: log_warn("the secondary ends: %.*s", (int)(n > 200 ? 200 : n), p); return true;
+	case PEER_GOODBYE: faults_heard_goodbye(d, p, n); return true;
 	}
 	return false;
 }
@@ -564,7 +584,7 @@ static bool message(struct daemon *d, unsigned int type, uint64_t epoch, const u
 		return true;
 	}
 	/* after a takeover the former primary may still forward input */
-	if (daemon_is_primary(d) && d->failover.valid)
+	if (daemon_is_primary(d) && d->survivor)
 		return type == PEER_INPUT ? secondary_message(d, type, epoch, p, n) : true;
 	return daemon_is_primary(d) ? primary_message(d, type, epoch, p, n) :
 				      secondary_message(d, type, epoch, p, n);

@@ -122,7 +122,7 @@ json_t *status_json(struct daemon *d)
 	json_t *net = nic_status(d), *s;
 
 	s = json_pack("{s:s s:s s:s s:s s:s s:o s:o s:s}", "vm", d->cfg->name, "node",
-		      config_local(d->cfg)->name, "role", daemon_is_primary(d) ? "primary" : "secondary",
+		      config_local(d->cfg)->name, "role", daemon_role_name(d),
 		      "state", core_state_name(d->core.state), "mode",
 		      d->cfg->mode == MODE_CHECKPOINT ? "checkpoint" : "colo", "epoch",
 		      integer(d->core.epoch), "generation", integer(d->core.generation), "version",
@@ -147,6 +147,8 @@ json_t *status_json(struct daemon *d)
 	json_object_set_new(s, "seed_percent", json_real(d->seed_percent));
 	json_object_set_new(s, "verified", json_pack("{s:o s:o}", "checked", integer(k->verified),
 						      "mismatched", integer(k->verify_failed)));
+	json_object_set_new(s, "verify", verify_json(d));
+	json_object_set_new(s, "alarms", faults_json(d));
 	json_object_set_new(s, "last_failover", last_failover(&d->failover));
 	json_object_set_new(s, "pid", processes(d));
 	json_object_set_new(s, "qemu", json_pack("{s:s s:s}", "version", d->qemu_version, "driver",

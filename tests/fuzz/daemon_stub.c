@@ -194,3 +194,35 @@ WEAK int diskman_poll_status(struct daemon *d)
 	(void)d;
 	return 0;
 }
+
+WEAK enum peer_status start_hello(struct daemon *d, bool undecided, const struct lineage *its, unsigned int n,
+				  char *text, size_t size)
+{
+	(void)d, (void)undecided, (void)its, (void)n, (void)size;
+	*text = 0;
+	return PEER_LATER;
+}
+
+WEAK bool start_is_undecided(const struct daemon *d)
+{
+	(void)d;
+	return false;
+}
+
+WEAK void start_taken(struct daemon *d)
+{
+	(void)d;
+}
+
+WEAK void faults_heard_goodbye(struct daemon *d, const uint8_t *text, size_t n)
+{
+	(void)d;
+	stub_touch(text, n);
+}
+
+WEAK int verify_begin(struct daemon *d, bool repair, const char **why)
+{
+	(void)d, (void)repair;
+	*why = "stub";
+	return -1;
+}

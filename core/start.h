@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * start.h - which role a node begins in
+ *
+ * Pure. What the node's own disks say of their past decides, and the operator may decide otherwise; the
+ * configuration's `primary` only counts for disks that have no past. Where the disks cannot know it
+ * (the peer may have taken over since), the node asks the peer: start_hears().
+ */
+#ifndef COLO_START_H
+#define COLO_START_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "disk/lineage.h"
+
+enum start_role { START_BY_DISKS, START_PRIMARY, START_SECONDARY, START_UNDECIDED, START_REFUSED };
+
+struct start_node {
+	enum start_role asked;   /* --role: BY_DISKS, PRIMARY or SECONDARY */
+	bool configured_primary;
+	bool boots_without_disk; /* from a kernel or a CD: an empty disk is no mistake */
+	const char *peer;        /* its name */
+};
+
+/* Of the lineages of the writable disks. text: why, for a person; not empty for UNDECIDED and REFUSED. */
+enum start_role start_decide(const struct start_node *n, const struct lineage *disks, unsigned int ndisks,
+			     char *text, size_t size);
+
+/* This node is undecided and the peer, which does not serve, says hello. PRIMARY: nothing newer than this
+ * node's disks is there; UNDECIDED: go on waiting, text says why. */
+enum start_role start_hears(const struct lineage *mine, const struct lineage *its, unsigned int ndisks,
+			    bool peer_undecided, const char *me, const char *peer, char *text, size_t size);
+
+#endif

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * start.c - from the start of the disk managers to a role
+ *
+ * disks say hello (hashing a disk without metadata takes its time) -> OPEN (recovery, too) -> self-test in a
+ * throw-away QEMU -> the role, core/start.h -> primary: SERVE, then the VM; secondary: dial.
+ *
+ * Undecided, the node dials as a secondary would, and listens: that the peer takes it for a secondary
+ * decides, or the hello of one that is no newer.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "daemon/daemon.h"
+
+#define START_LIMIT_MS 60000 /* of QEMU's part */
+#define DISKS_POLL_MS 5
+#define SAY_MS 10000
+
+/* --- secondary --- */
+
+static void secondary(struct daemon *d)
+{
+	uv_timer_stop(&d->say);
+	uv_timer_stop(&d->start_limit);
+	daemon_event(d, (struct core_event){ .type = CORE_EV_DECIDED, .role = CORE_SECONDARY });
+	daemon_event(d, (struct core_event){ .type = CORE_EV_STARTED });
+	log_info("waiting for %s", config_peer(d->cfg)->name);
+}
+
+/* --- primary --- */
+
+static void on_setup(struct daemon *d, const struct agent_reply *r)
+{
+	if (r->status) {
+		daemon_fail_start(d, "agent: %s", r->error);
+		return;
+	}
+	uv_timer_stop(&d->start_limit);
+	daemon_event(d, (struct core_event){ .type = CORE_EV_STARTED });
+	log_info("the guest runs, unprotected until %s comes", config_peer(d->cfg)->name);
+}
+
+static void on_hello(struct daemon *d, const struct agent_reply *r)
+{
+	if (r->status || agentlink_setup(d, on_setup) < 0)
+		daemon_fail_start(d, "agent: %s", r->error);
+}
+
+static void on_start_limit(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	daemon_fail_start(d, "QEMU's agent does not answer; see %s/qemu.log", daemon_state_dir(d));
+}
+
+static void limit(struct daemon *d)
+{
+	uv_timer_start(&d->start_limit, on_start_limit, START_LIMIT_MS, 0);
+}
+
+/* A crash from here on finds disks that say who served last. */
+static void on_serving(struct daemon *d, int status)
+{
+	if (status < 0) {
+		daemon_fail_start(d, "the disks cannot be served; see %s/disk0.log", daemon_state_dir(d));
+		return;
+	}
+	limit(d);
+	if (vm_start(d, VM_RUN) < 0 || agentlink_open(d, d->vm.agent_fd, on_hello) < 0)
+		daemon_fail_start(d, "QEMU does not start");
+}
+
+static void primary(struct daemon *d)
+{
+	uv_timer_stop(&d->say);
+	uv_timer_stop(&d->start_limit);
+	daemon_event(d, (struct core_event){ .type = CORE_EV_DECIDED, .role = CORE_PRIMARY });
+	peer_stop_dialling(d);
+	if (diskman_serve(d, on_serving) < 0)
+		daemon_fail_start(d, "a disk manager does not answer");
+}
+
+/* --- which one --- */
+
+static unsigned int lineages(const struct daemon *d, struct lineage out[CONFIG_DISKS_MAX])
+{
+	unsigned int i, n = 0;
+
+	for (i = 0; i < d->disk.n; i++)
+		if (d->disk.disk[i].writable)
+			out[n++] = d->disk.disk[i].lineage;
+	return n;
+}
+
+static bool has_cdrom(const struct config *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < c->disks; i++)
+		if (c->disk[i].cdrom)
+			return true;
+	return false;
+}
+
+static void say(struct daemon *d)
+{
+	if (*d->waits_for)
+		log_warn("undecided: %s", d->waits_for);
+}
+
+static void on_say(uv_timer_t *t)
+{
+	say(t->data);
+}
+
+static void undecided(struct daemon *d)
+{
+	uv_timer_stop(&d->start_limit);
+	d->undecided = true;
+	say(d);
+	uv_timer_start(&d->say, on_say, SAY_MS, SAY_MS);
+	peer_start_dialling(d);
+}
+
+static void decide(struct daemon *d)
+{
+	const struct start_node n = {
+		.asked = d->options.role, .configured_primary = config_is_primary(d->cfg),
+		.boots_without_disk = *d->cfg->kernel || has_cdrom(d->cfg), .peer = config_peer(d->cfg)->name,
+	};
+	struct lineage l[CONFIG_DISKS_MAX];
+	unsigned int count = lineages(d, l);
+
+	switch (start_decide(&n, l, count, d->waits_for, sizeof(d->waits_for))) {
+	case START_PRIMARY: primary(d); break;
+	case START_SECONDARY:
+		if (n.configured_primary && !n.asked)
+			log_warn("this host is configured as primary, but %s served last: to serve this older copy instead, "
+				 "start with --role primary", n.peer);
+		secondary(d);
+		peer_start_dialling(d);
+		break;
+	case START_UNDECIDED: undecided(d); break;
+	default: daemon_fail_start(d, "%s", d->waits_for);
+	}
+}
+
+bool start_is_undecided(const struct daemon *d)
+{
+	return d->undecided && d->core.role == CORE_UNDECIDED && d->core.state == CORE_STARTING;
+}
+
+enum peer_status start_hello(struct daemon *d, bool peer_undecided, const struct lineage *its, unsigned int n,
+			     char *text, size_t size)
+{
+	const char *me = config_local(d->cfg)->name, *peer = config_peer(d->cfg)->name;
+	struct lineage mine[CONFIG_DISKS_MAX];
+	char why[400];
+
+	snprintf(text, size, "busy: state %s", core_state_name(d->core.state));
+	if (!start_is_undecided(d) || lineages(d, mine) != n)
+		return PEER_LATER;
+	if (start_hears(mine, its, n, peer_undecided, me, peer, why, sizeof(why)) == START_PRIMARY) {
+		log_info("%s has no newer copy: this node serves", peer);
+		primary(d);
+	} else {
+		if (strcmp(d->waits_for, why))
+			log_warn("undecided: %s", why);
+		snprintf(d->waits_for, sizeof(d->waits_for), "%s", why);
+		snprintf(text, size, "%s", why);
+	}
+	return PEER_LATER;
+}
+
+void start_taken(struct daemon *d)
+{
+	log_info("%s serves: this node joins it", config_peer(d->cfg)->name);
+	secondary(d);
+}
+
+/* --- disks and self-test --- */
+
+static void on_selftest(struct daemon *d, const struct agent_reply *r)
+{
+	bool good = !r->status;
+	char text[AGENT_ERROR_TEXT];
+
+	snprintf(text, sizeof(text), "%s", r->error);
+	vm_kill(d);
+	if (!good) {
+		daemon_fail_start(d, "QEMU %s (%s) fails the self-test: %s", d->qemu_version, d->cfg->qemu,
+				  text);
+		return;
+	}
+	log_info("QEMU %s passes the self-test (driver %s)", d->qemu_version, d->driver);
+	decide(d);
+}
+
+static void on_selftest_setup(struct daemon *d, const struct agent_reply *r)
+{
+	struct agent_request test = { .op = AGENT_SELFTEST };
+
+	if (r->status || agentlink_request(d, &test, on_selftest) < 0)
+		daemon_fail_start(d, "agent: %s", r->error);
+}
+
+static void on_selftest_hello(struct daemon *d, const struct agent_reply *r)
+{
+	snprintf(d->qemu_version, sizeof(d->qemu_version), "%d.%d.%d", r->hello.major, r->hello.minor,
+		 r->hello.micro);
+	snprintf(d->driver, sizeof(d->driver), "%.15s", r->hello.driver);
+	if (r->status)
+		daemon_fail_start(d, "%s cannot be used: %s", d->cfg->qemu, r->error);
+	else if (agentlink_setup(d, on_selftest_setup) < 0)
+		daemon_fail_start(d, "agent: no set-up");
+}
+
+static void on_opened(struct daemon *d, int status)
+{
+	if (status < 0) {
+		daemon_fail_start(d, "the disks cannot be opened; see %s/disk0.log", daemon_state_dir(d));
+		return;
+	}
+	limit(d);
+	if (vm_start(d, VM_SELFTEST) < 0 || agentlink_open(d, d->vm.agent_fd, on_selftest_hello) < 0)
+		daemon_fail_start(d, "QEMU does not start");
+}
+
+/* called from the loop until all disk managers have said hello */
+static void on_disks_poll(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	if (!d->disk.ready)
+		return;
+	uv_timer_stop(t);
+	if (diskman_open(d, on_opened) < 0)
+		daemon_fail_start(d, "a disk manager does not answer");
+}
+
+void start_begin(struct daemon *d)
+{
+	uv_timer_start(&d->seed_poll, on_disks_poll, DISKS_POLL_MS, DISKS_POLL_MS);
+}
