@@ -126,6 +126,19 @@ static void dispatch(struct disk *d, const struct disk_request *req, int fd, str
 	}
 }
 
+/* What an answer says of the disk, as disk_proto.h has it: the disk as it is afterwards. */
+static void add_state(struct disk *d, struct disk_message *answer)
+{
+	static const uint32_t with_state = 1u << DISK_OPEN | 1u << DISK_SERVE | 1u << DISK_LINK | 1u << DISK_UNLINK |
+					   1u << DISK_COMMIT | 1u << DISK_FAILOVER;
+	struct disk_message now = { .op = 0 };
+
+	if (answer->status || answer->op > DISK_RATE || !(with_state & 1u << answer->op))
+		return;
+	role_status(d, &now);
+	answer->status_reply = now.status_reply;
+}
+
 static void serve(struct disk *d, int sock, const struct disk_request *req, int fd)
 {
 	struct disk_message answer = { .op = req->op, .epoch = req->epoch };
@@ -136,6 +149,7 @@ static void serve(struct disk *d, int sock, const struct disk_request *req, int 
 		dispatch(d, req, fd, &answer);
 	else
 		answer.status = -EPERM; /* the agent, inside QEMU, marks boundaries and no more */
+	add_state(d, &answer);
 	linked = req->op == DISK_LINK && answer.status == 0;
 	if (!linked && fd >= 0)
 		close(fd);

@@ -56,6 +56,8 @@ def _up(parser):
         help="between checkpoints in mode checkpoint (default: 50)")
     add("--set", metavar="SECTION.KEY=VALUE", action="append", default=[],
         help="anything else for the daemon's configuration file")
+    add("--volatile-disks", action="store_true",
+        help="`kill a|b` loses what was not flushed to the host's disk (modes colo, checkpoint)")
     add("--alone", action="store_true", help="leave host b off; `lab start b` starts it")
     add("--share-cpus", action="store_true",
         help="let both hosts use all CPUs (default: each its half, if that is enough "

@@ -19,6 +19,24 @@ def binary():
     return path
 
 
+def power_shim():
+    """What makes disks forget (tests/disk/power.h): $COLO_POWER_SHIM, or the build of this checkout."""
+    path = os.environ.get("COLO_POWER_SHIM") or os.path.join(guest.ROOT, "build", "tests", "disk", "power_shim.so")
+    if not os.access(path, os.R_OK):
+        raise LabError(f"{path} is not there: run `make` first (or set COLO_POWER_SHIM)")
+    return path
+
+
+def _volatile_nbdkit(lab):
+    """A program in nbdkit's place which keeps what is not flushed of a host's disks in memory only."""
+    path = os.path.join(lab.run_dir, "nbdkit-volatile")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"#!/bin/sh\nexport COLO_POWER_DIR={lab.disk_dir}/${{{proc.MARK}##*/}}\n"
+                   f"export LD_PRELOAD={power_shim()}\nexec nbdkit \"$@\"\n")
+    os.chmod(path, 0o755)
+    return path
+
+
 def _sections(lab, mode, interval):
     vm, image = lab.data["vm"], lab.data["image"]
     machine = {"name": lab.name, "memory": vm["mem"], "vcpus": str(vm["vcpus"]),
@@ -32,7 +50,9 @@ def _sections(lab, mode, interval):
     for host, address in net.REPLICATION.items():
         sections[f"host {host}"] = {"address": address, "disk": lab.disk(host),
                                     "state": os.path.join(lab.run_dir, host),
-                                    "data": os.path.join(lab.run_dir, host, "data")}
+                                    "data": os.path.join(os.path.dirname(lab.disk(host)), "data")}
+    if lab.data.get("volatile_disks"):
+        machine["nbdkit"] = _volatile_nbdkit(lab)
     return sections
 
 

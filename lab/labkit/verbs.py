@@ -36,6 +36,7 @@ def _describe_vm(lab, options, image):
         "name": lab.name, "mode": options.mode, "image": image, "addresses": addresses,
         "ips": addresses["guests"][:guests], "ip6s": image["ip6"][:guests],
         "main": {}, "killed": [], "share_cpus": options.share_cpus or options.mode == "native",
+        "volatile_disks": options.volatile_disks,
         "vm": {"mem": options.mem, "vcpus": options.vcpus, "machine": options.machine,
                "qemu": options.qemu, "macs": guest.MACS}})
     lab.save()
@@ -45,6 +46,8 @@ def _build(lab, options):
     image = guest.choose(options)
     if options.mode in ("colo", "checkpoint"):
         protect.binary()
+    if options.volatile_disks:
+        protect.power_shim()
     lab.create()
     _describe_vm(lab, options, image)
     net.create(lab, lab.data["addresses"])
@@ -90,6 +93,8 @@ def do_up(lab, options):
         raise LabError(f"lab '{lab.name}' is already up, or was left behind: `lab down` first")
     if options.set and options.mode in ("native", "twin"):
         raise LabError(f"--set is for the daemon, which mode {options.mode} does not run")
+    if options.volatile_disks and options.mode in ("native", "twin"):
+        raise LabError(f"--volatile-disks is for disk managers, which mode {options.mode} does not run")
     _check_machine(options)
     try:
         lab.lock()
