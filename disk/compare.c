@@ -216,13 +216,24 @@ static bool send_parts(struct compare *c, const struct sync_question *q)
 
 static bool read_block(struct compare *c, uint64_t off, uint32_t len)
 {
-	int r = svm_cache_read(&c->d->svm, c->buf, len, off); /* still an overlay soon after a failover */
+	struct disk *d = c->d;
+	int r = svm_cache_empty(&d->svm) ? storage_read_sparse(&d->storage, c->buf, len, off)
+		: svm_cache_read(&d->svm, c->buf, len, off); /* still an overlay soon after a failover */
 
 	if (!r)
 		return true;
-	disk_storage_error(c->d, r, "reading to compare with the peer");
-	link_fail(c->d, "cannot read what the peer needs: %s", disk_strerror(-r));
+	disk_storage_error(d, r, "reading to compare with the peer");
+	link_fail(d, "cannot read what the peer needs: %s", disk_strerror(-r));
 	return false;
+}
+
+static bool noted(struct compare *c, const struct sync_question *q)
+{
+	int r = dirty_note(c->d, q->offset, q->length);
+
+	if (r)
+		link_fail(c->d, "cannot note what differs: %s", disk_strerror(-r));
+	return r == 0;
 }
 
 static bool send_difference(struct compare *c, const struct sync_question *q)
@@ -231,9 +242,9 @@ static bool send_difference(struct compare *c, const struct sync_question *q)
 	bool ok;
 
 	range_lock(&c->d->ranges, &held, q->offset, q->length);
-	/* until the peer has committed it the difference is there: should the link end before, the next sync
-	 * must find it */
-	ok = dirty_note(c->d, q->offset, q->length) == 0 && read_block(c, q->offset, q->length) && send_parts(c, q);
+	/* Until the peer has committed it the difference is there: should the link end before, the next sync
+	 * must find it. Noted once more afterwards, because a boundary may have come in between (dirty.h). */
+	ok = noted(c, q) && read_block(c, q->offset, q->length) && send_parts(c, q) && noted(c, q);
 	range_unlock(&c->d->ranges, &held);
 	return ok;
 }

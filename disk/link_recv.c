@@ -29,7 +29,7 @@
 struct secondary {
 	struct receiver rx;
 	bool greeted, synced;
-	char scratch[DISK_LINK_MAX_DATA];
+	_Alignas(struct disk_link_run) char scratch[DISK_LINK_MAX_DATA];
 };
 
 /* Some bytes; false when the link ended. */
@@ -200,7 +200,7 @@ static bool on_hash(struct secondary *s, uint64_t off, uint32_t len)
 		return false;
 	if (is_pending(s, off, len))
 		return answer(s, DISK_LINK_BUSY, off, NULL, 0);
-	if (!storage_ok(s, storage_read(&d->storage, s->scratch, len, off), "reading to compare with the peer"))
+	if (!storage_ok(s, storage_read_sparse(&d->storage, s->scratch, len, off), "reading to compare with the peer"))
 		return false;
 	hash_block(d->link.seed, s->scratch, len, mine);
 	if (!memcmp(mine, theirs, sizeof(mine)))

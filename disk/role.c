@@ -33,8 +33,8 @@ static void become_primary(struct disk *d, int fd, const struct disk_request *re
 {
 	int r;
 
-	if (d->role != DISK_ALONE) {
-		role_refuse(answer, -EINVAL, "only a disk that is alone can become primary");
+	if (d->role != DISK_ALONE || !d->serving) {
+		role_refuse(answer, -EINVAL, "only a disk that serves alone can become primary");
 		return;
 	}
 	r = link_open(d, fd, DISK_PRIMARY, req->flags & DISK_LINK_ALL);
@@ -44,18 +44,37 @@ static void become_primary(struct disk *d, int fd, const struct disk_request *re
 		d->role = DISK_PRIMARY;
 }
 
-/* The daemon has judged the lineages: whatever this disk holds, the peer's content is what counts now. */
+/* Nothing that this disk could come back to counts any more, and it is no copy of anything yet. */
+static void begin_to_receive(struct meta_state *s, void *opaque)
+{
+	const struct lineage *source = opaque;
+
+	lineage_receive(&s->lineage, source);
+	s->epoch = s->failover = s->redo_upto = 0;
+	s->redo = META_NO_REDO;
+	s->writeback = META_NO_WRITEBACK;
+}
+
+/* The daemon has judged the lineages: whatever this disk holds, the peer's content is what counts now. That
+ * is on stable storage before the first byte arrives. */
 static void become_secondary(struct disk *d, int fd, const struct disk_request *req,
 			     struct disk_message *answer)
 {
-	int r = link_open(d, fd, DISK_SECONDARY, false);
+	struct lineage source = req->peer;
+	int r;
 
+	settle_abandon(d);
+	r = meta_change(&d->meta, begin_to_receive, &source);
+	if (r) {
+		role_refuse(answer, r, "cannot note that the peer's content counts: %s", disk_strerror(-r));
+		return;
+	}
+	r = link_open(d, fd, DISK_SECONDARY, false);
 	if (r) {
 		role_refuse(answer, r, "cannot set up the link: %s", disk_strerror(-r));
 		return;
 	}
-	settle_abandon(d);
-	d->source = req->peer;
+	d->source = source;
 	pthread_rwlock_wrlock(&d->io);
 	pvm_cache_drop(&d->pvm);
 	svm_cache_drop(&d->svm);
@@ -65,7 +84,8 @@ static void become_secondary(struct disk *d, int fd, const struct disk_request *
 	pthread_rwlock_unlock(&d->io);
 }
 
-void role_link(struct disk *d, int fd, const struct disk_request *req, struct disk_message *answer)
+/* What stands in the way of any link; 0 if nothing does. */
+static int link_fault(struct disk *d, int fd, struct disk_message *answer)
 {
 	if (fd < 0)
 		role_refuse(answer, -EBADF, "LINK without a descriptor");
@@ -73,7 +93,18 @@ void role_link(struct disk *d, int fd, const struct disk_request *req, struct di
 		role_refuse(answer, link_usable(fd), "the descriptor is not a stream socket");
 	else if (d->link.fd >= 0)
 		role_refuse(answer, -EBUSY, "there is a link already");
-	else if (req->role == DISK_PRIMARY)
+	else if (d->config.read_only)
+		role_refuse(answer, -EROFS, "a read-only disk is not mirrored");
+	else if (!d->opened)
+		role_refuse(answer, -EINVAL, "OPEN comes before LINK");
+	return answer->status;
+}
+
+void role_link(struct disk *d, int fd, const struct disk_request *req, struct disk_message *answer)
+{
+	if (link_fault(d, fd, answer))
+		return;
+	if (req->role == DISK_PRIMARY)
 		become_primary(d, fd, req, answer);
 	else if (req->role == DISK_SECONDARY)
 		become_secondary(d, fd, req, answer);

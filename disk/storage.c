@@ -141,6 +141,28 @@ uint64_t storage_hole(struct storage *st, uint64_t off, uint64_t max)
 	return st->ops->seek(st, off, off + max, true) - off;
 }
 
+int storage_read_sparse(struct storage *st, void *buf, size_t len, uint64_t off)
+{
+	char *p = buf;
+	int r = 0;
+
+	while (len && !r) {
+		size_t n = (size_t)storage_hole(st, off, len);
+
+		if (n) {
+			memset(p, 0, n);
+		} else {
+			n = (size_t)(st->ops->seek(st, off, off + len, false) - off);
+			n = n ? n : len; /* a hole just now: whoever makes one has its range locked, or no reader */
+			r = storage_read(st, p, n, off);
+		}
+		p += n;
+		off += n;
+		len -= n;
+	}
+	return r;
+}
+
 uint64_t storage_mtime_ns(const char *path)
 {
 	struct stat sb;

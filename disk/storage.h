@@ -62,6 +62,8 @@ uint64_t storage_next_hole(struct storage *st, uint64_t off);
 /* How many bytes from off on, up to max, are known to be zeroes without being read. Never too many; 0 if that
  * cannot be told. */
 uint64_t storage_hole(struct storage *st, uint64_t off, uint64_t max);
+/* As storage_read(), without reading holes, which would only fill the page cache with zeroes. */
+int storage_read_sparse(struct storage *st, void *buf, size_t len, uint64_t off);
 /* When the file at path was written last; 0: unknown, or a block device. Also for an image that was closed. */
 uint64_t storage_mtime_ns(const char *path);
 

@@ -51,7 +51,8 @@ class Message:
         self.op, self.status, self.epoch = struct.unpack_from("=IiQ", raw)
         self.numbers = struct.unpack_from("=9Q", raw, 16)
         self.size, self.identity = self.numbers[1:3]
-        self.done, self.total = self.numbers[0:2]
+        self.done, self.total, self.moved, self.eta = self.numbers[0:4]
+        self.checked, self.differing, self.repaired = self.numbers[0:3]
         self.counters = dict(zip(STATUS_KEYS, self.numbers))
         # of HELLO, and of the answers that have one
         self.flags, = struct.unpack_from("=I", raw, 20)
@@ -279,14 +280,19 @@ def tcp_pair():
     return a, b
 
 
-def link(primary, secondary):
-    """Join two disk managers by TCP over loopback; returns after the first sync was sent."""
+def begin_link(primary, secondary, all=False):  # noqa: A002 - as the flag is called
+    """Join two disk managers by TCP over loopback."""
     a, b = tcp_pair()
     primary.serve()
     secondary.ask(LINK, role=SECONDARY, fd=b.fileno(), lineage=primary.ask(STATUS).lineage)
-    primary.ask(LINK, role=PRIMARY, fd=a.fileno())
+    primary.ask(LINK, role=PRIMARY, fd=a.fileno(), flags=LINK_ALL if all else 0)
     a.close()
     b.close()
+
+
+def link(primary, secondary, all=False):  # noqa: A002
+    """The same; returns when the first sync is over and stable, with its figures."""
+    begin_link(primary, secondary, all)
     return primary.event(EV_SYNCED)
 
 
