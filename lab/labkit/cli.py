@@ -18,6 +18,10 @@ def _guest_host(parser):
     parser.add_argument("host", choices=GUEST_HOSTS)
 
 
+def _guest_hosts(parser):
+    parser.add_argument("hosts", choices=GUEST_HOSTS, nargs="+", metavar="{a,b}")
+
+
 def _any_host(parser):
     parser.add_argument("host", choices=HOSTS)
 
@@ -58,6 +62,7 @@ def _up(parser):
         help="anything else for the daemon's configuration file")
     add("--volatile-disks", action="store_true",
         help="`kill a|b` loses what was not flushed to the host's disk (modes colo, checkpoint)")
+    add("--disk-size", metavar="S", type=_memory, help="make each host's disk so large (default: as the image)")
     add("--alone", action="store_true", help="leave host b off; `lab start b` starts it")
     add("--share-cpus", action="store_true",
         help="let both hosts use all CPUs (default: each its half, if that is enough "
@@ -103,7 +108,7 @@ VERBS = {
     "ip": (verbs.do_ip, _ip, "addresses of the guests"),
     "status": (verbs.do_status, _status, "state of both hosts"),
     "wait": (verbs.do_wait, _wait, "wait for a state"),
-    "kill": (verbs.do_kill, _guest_host, "power loss: links silent, then all its processes killed"),
+    "kill": (verbs.do_kill, _guest_hosts, "power loss: links silent, then all its processes killed"),
     "kill-vm": (verbs.do_kill_vm, _guest_host, "kill QEMU on a host"),
     "kill-daemon": (verbs.do_kill_daemon, _guest_host, "kill the daemon on a host"),
     "start": (verbs.do_start, _guest_host, "start a host, or its daemon, again"),

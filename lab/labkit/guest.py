@@ -60,8 +60,8 @@ def image_format(path):
         return "qcow2" if file.read(4) == b"QFI\xfb" else "raw"
 
 
-def copy_disk(image, target):
-    """Make @target a raw copy of its own."""
+def copy_disk(image, target, size=None):
+    """Make @target a raw copy of its own, of @size if it is given."""
     if image_format(image) == "qcow2":
         command = ["qemu-img", "convert", "-O", "raw", image, target]
     else:
@@ -69,3 +69,5 @@ def copy_disk(image, target):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LabError(f"copying {image}: {done.stderr.strip()}")
+    if size:
+        subprocess.run(["qemu-img", "resize", "-q", "-f", "raw", target, size], check=True)

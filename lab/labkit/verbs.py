@@ -54,7 +54,7 @@ def _build(lab, options):
     proc.make_cgroups(lab, HOSTS)
     hosts = ["a"] if options.mode == "native" else ["a", "b"]
     for host in hosts:
-        guest.copy_disk(image["disk"], lab.disk(host))
+        guest.copy_disk(image["disk"], lab.disk(host), options.disk_size)
     _start_dhcp(lab, lab.data["addresses"])
     lab.save()
     return hosts
@@ -209,9 +209,11 @@ def do_status(lab, options):
 def do_kill(lab, options):
     """Power loss: links silent, then everything killed."""
     lab.require().lock()
-    net.set_host(lab, options.host, False)
-    proc.kill_all(lab, options.host)
-    lab.data["killed"] = sorted({*lab.data["killed"], options.host})
+    for host in options.hosts:
+        net.set_host(lab, host, False)
+    for host in options.hosts:
+        proc.kill_all(lab, host)
+    lab.data["killed"] = sorted({*lab.data["killed"], *options.hosts})
     lab.save()
 
 

@@ -30,7 +30,7 @@
 static char prefix[PATH_MAX];
 static size_t prefix_length;
 static _Atomic uint64_t random_state, calls, cut_at;
-static pthread_mutex_t names = PTHREAD_MUTEX_INITIALIZER; /* guards names and the list of files */
+static pthread_mutex_t names = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP; /* guards names and the list of files */
 static struct power_file *files;
 static struct power_file *_Atomic fd_file[FDS];
 static _Atomic bool fd_directory[FDS];

@@ -59,6 +59,15 @@ class Pair:
     def status(self, host):
         return json.loads(self.lab("status", "--json"))[host]
 
+    def pids(self, host, program):
+        """Processes of a host that run a program."""
+        out = self.lab("exec", host, "--", "/bin/sh", "-c",
+                       'for p in /proc/[0-9]*; do echo "${p#/proc/} $(readlink $p/ns/net) $(cat $p/comm)"; done 2>/dev/null; '
+                       'echo me $(readlink /proc/self/ns/net)')
+        lines = [line.split() for line in out.splitlines()]
+        mine = [line[1] for line in lines if line[:1] == ["me"]][0]
+        return [int(line[0]) for line in lines if len(line) == 3 and line[1:] == [mine, program]]
+
     def colo(self, host, *args):
         """Run build/colo on a host of the lab, with the lab's configuration."""
         config = f"/run/colo-lab/{self.name}/colo.conf"
