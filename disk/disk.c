@@ -79,8 +79,17 @@ static int init_parts(struct disk *d)
 	if (!r)
 		r = svm_cache_init(&d->svm, &d->storage, d->config.cache_max, d->config.spill_dir);
 	if (!r)
-		r = pvm_cache_init(&d->pvm, d->config.cache_max);
+		r = pvm_cache_init(&d->pvm, &d->redo, d->storage.size, d->config.cache_max);
 	return r ? r : link_init(d);
+}
+
+/* What is kept beside the disk. The lock of the metadata covers the rest. */
+static int open_data(struct disk *d, char *why, size_t why_size)
+{
+	int r = meta_open(&d->meta, d->config.data, d->config.name, d->storage.size, &d->changed, &d->known, why,
+			  why_size);
+
+	return r ? r : redo_open(&d->redo, d->config.data, d->config.name, d->config.journal, why, why_size);
 }
 
 int disk_init(struct disk *d, char *why, size_t why_size)
@@ -89,7 +98,7 @@ int disk_init(struct disk *d, char *why, size_t why_size)
 	int r;
 
 	n = n < 0 || (size_t)n >= why_size ? 0 : n;
-	d->meta.fd = -1;
+	d->meta.fd = d->redo.fd = -1;
 	r = storage_open(&d->storage, d->config.file, NULL, d->config.read_only, why + n,
 			 why_size - (size_t)n);
 	if (r)
@@ -99,8 +108,7 @@ int disk_init(struct disk *d, char *why, size_t why_size)
 	if (r)
 		snprintf(why, why_size, "cannot set up caches: %s", disk_strerror(-r));
 	else if (!d->config.read_only)
-		r = meta_open(&d->meta, d->config.data, d->config.name, d->storage.size, &d->changed, &d->known,
-			      why, why_size);
+		r = open_data(d, why, why_size);
 	d->ready = r == 0;
 	return r;
 }
@@ -109,6 +117,7 @@ void disk_destroy(struct disk *d)
 {
 	link_destroy(d);
 	pvm_cache_destroy(&d->pvm);
+	redo_close(&d->redo);
 	svm_cache_destroy(&d->svm);
 	dirty_destroy(d);
 	bitmap_free(&d->changed);
@@ -147,11 +156,11 @@ static bool is_secondary(struct disk *d)
 	return atomic_load(&d->role) == DISK_SECONDARY;
 }
 
-static void want_checkpoint_if_half(struct disk *d)
+static void want_checkpoint_if_full(struct disk *d)
 {
-	if (!svm_cache_crossed_half(&d->svm))
+	if (!svm_cache_wants_checkpoint(&d->svm))
 		return;
-	control_event(d, DISK_EV_WANT_CHECKPOINT, 0, false, "the SVM cache is half full");
+	control_event(d, DISK_EV_WANT_CHECKPOINT, 0, false, "the SVM cache fills up");
 }
 
 int disk_read(struct disk *d, void *buf, uint32_t len, uint64_t off)
@@ -198,6 +207,35 @@ static int write_serving(struct disk *d, const void *buf, uint32_t len, uint64_t
 	return 0;
 }
 
+/* True when it was done, or failed. A secondary's flush promises nothing, but between FAILOVER and the end of the
+ * write-back it must wait, without io, which SERVE and the write-back's end need. */
+static bool try_flush(struct disk *d, int *r)
+{
+	bool done = true;
+
+	pthread_rwlock_rdlock(&d->io);
+	if (d->closing || !d->opened)
+		*r = -ESHUTDOWN;
+	else if (settle_pending(d))
+		done = false;
+	else
+		*r = is_secondary(d) ? 0 : storage_flush(&d->storage);
+	pthread_rwlock_unlock(&d->io);
+	return done;
+}
+
+static int flush(struct disk *d)
+{
+	int r = 0;
+
+	while (!try_flush(d, &r)) {
+		r = settle_wait(d);
+		if (r)
+			break;
+	}
+	return r;
+}
+
 /* buf NULL: zeroes */
 static int change(struct disk *d, const void *buf, uint32_t len, uint64_t off, bool punch, bool fua)
 {
@@ -219,14 +257,14 @@ static int change(struct disk *d, const void *buf, uint32_t len, uint64_t off, b
 	else
 		r = write_serving(d, buf, len, off, punch);
 	range_unlock(&d->ranges, &held);
-	if (!r && fua && !secondary)
-		r = storage_flush(&d->storage);
 	pthread_rwlock_unlock(&d->io);
+	if (!r && fua)
+		r = flush(d);
 	atomic_fetch_add(&d->writes, 1);
 	if (r)
 		guest_error(d, r, "writing");
 	else if (secondary)
-		want_checkpoint_if_half(d);
+		want_checkpoint_if_full(d);
 	return r;
 }
 
@@ -242,17 +280,8 @@ int disk_zero(struct disk *d, uint32_t len, uint64_t off, bool punch, bool fua)
 
 int disk_flush(struct disk *d)
 {
-	int r = 0;
+	int r = flush(d);
 
-	pthread_rwlock_rdlock(&d->io);
-	if (d->closing || !d->opened) {
-		r = -ESHUTDOWN;
-	} else if (!is_secondary(d)) {
-		r = settle_wait(d);
-		if (!r)
-			r = storage_flush(&d->storage);
-	}
-	pthread_rwlock_unlock(&d->io);
 	atomic_fetch_add(&d->flushes, 1);
 	if (r)
 		guest_error(d, r, "flushing");

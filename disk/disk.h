@@ -111,8 +111,9 @@ struct disk_settle {
 	bool running;
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t work, done;
-	bool stop, kicked, busy;
-	_Atomic bool writing_back; /* after a failover, until all is on stable storage */
+	bool stop, kicked, urgent, busy;
+	_Atomic bool prepared;     /* FAILOVER was done, SERVE was not: flushes wait */
+	_Atomic bool writing_back; /* from SERVE on, until all is on stable storage */
 	unsigned attempt;  /* counts failed rounds, so that waiters see their round's error */
 	int error;         /* of the last round */
 };
@@ -158,6 +159,10 @@ struct disk {
 	struct meta meta;
 	struct redo redo;       /* the journal */
 	struct lineage source;  /* secondary: that of the copy it receives, as LINK said */
+	/* secondary; control thread and receiver, see commit.c */
+	bool receiving;         /* the metadata say that this disk is being overwritten */
+	struct pvm_applied committed; /* last; epoch 0: none in this link */
+	uint64_t generation;    /* of the failover that was prepared */
 
 	_Atomic uint64_t reads, writes, flushes;
 	_Atomic uint64_t last_error_ns; /* storage errors are reported once a second */
@@ -282,18 +287,35 @@ int recover_epoch(struct disk *d, uint64_t *epoch);
 int redo_recover(struct disk *d, uint64_t epoch);
 int writeback_recover(struct disk *d);
 
+/* ---- commit.c, for LINK and the receiver ---- */
+/* Secondary, io write-held, the receiver does not run: both caches are dropped, and with them a failover that was
+ * prepared. */
+void commit_reset(struct disk *d);
+/* Receiver, before the first direct write and before the first boundary of a link; free from the second
+ * call on: this disk is no copy of anything from now on, and the metadata say so. The journal refuses
+ * (-EPERM) if this was forgotten. */
+int commit_receive(struct disk *d);
+
 /* ---- settle.c ---- */
 int settle_start(struct disk *d);
 /* Finishes a write-back that is under way. */
 void settle_stop(struct disk *d);
 /* Storage was written: make it stable soon. */
 void settle_kick(struct disk *d);
+/* The same, now; disk is a struct disk. */
+void settle_hurry(void *disk);
+/* The SVM's flushes wait from now on, until it serves and all is written back. */
+void settle_prepare(struct disk *d);
 /* Begin to write the SVM cache back. */
 void settle_write_back(struct disk *d);
+/* The SVM's writes are in storage: make this stable, and storage all that counts. */
+int settle_written_back(struct disk *d);
 /* Give a write-back up, if there is one: what is left of the SVM's writes does not count any more. When this
  * returns the settling thread is not in the SVM cache. */
 void settle_abandon(struct disk *d);
-/* Wait until the write-back, if there is one, is stable or has failed. */
+/* There is a failover whose writes are not all on stable storage. */
+bool settle_pending(struct disk *d);
+/* Wait until that is over or has failed. Without io. */
 int settle_wait(struct disk *d);
 
 #endif

@@ -125,6 +125,14 @@ static bool cache_ok(struct secondary *s, int r)
 	return r == 0;
 }
 
+/* Before a write that goes straight to storage. 0 or -errno */
+static int begin_direct(struct disk *d, uint64_t off, uint32_t len)
+{
+	int r = commit_receive(d);
+
+	return r ? r : dirty_note(d, off, len);
+}
+
 static bool on_write(struct secondary *s, uint64_t off, uint32_t len)
 {
 	struct disk *d = s->rx.d;
@@ -134,7 +142,7 @@ static bool on_write(struct secondary *s, uint64_t off, uint32_t len)
 	if (d->link.direct) {
 		if (!receive_bytes(&s->rx, s->scratch, len))
 			return false;
-		r = dirty_note(d, off, len);
+		r = begin_direct(d, off, len);
 		return storage_ok(s, r ? r : storage_write(&d->storage, s->scratch, len, off),
 				  "writing what the peer sent");
 	}
@@ -151,7 +159,7 @@ static bool on_zero(struct secondary *s, uint64_t off, uint32_t len)
 	int r;
 
 	if (d->link.direct) {
-		r = dirty_note(d, off, len);
+		r = begin_direct(d, off, len);
 		return storage_ok(s, r ? r : storage_zero(&d->storage, len, off, true), "writing what the peer sent");
 	}
 	if (!cache_ok(s, pvm_cache_reserve(&d->pvm, 0, &none)))
@@ -163,12 +171,16 @@ static bool on_zero(struct secondary *s, uint64_t off, uint32_t len)
 static bool on_boundary(struct secondary *s, uint64_t epoch)
 {
 	struct disk *d = s->rx.d;
-	int r = pvm_cache_mark(&d->pvm, epoch);
+	int r = commit_receive(d);
 
+	if (!r)
+		r = pvm_cache_mark(&d->pvm, epoch);
 	if (r == -EPROTO)
 		link_fail(d, "boundary %llu is not above the one before", (unsigned long long)epoch);
-	else if (r)
+	else if (r == -ENOSPC)
 		link_fail(d, "too many boundaries without a commit");
+	else if (r)
+		link_fail(d, "noting the boundary in %s/%s.*: %s", d->config.data, d->config.name, disk_strerror(-r));
 	if (r)
 		return false;
 	d->link.direct = false;

@@ -23,34 +23,6 @@
 
 #define PROGRESS_NS 500000000u
 
-/* until recover.c is there: nothing writes a journal yet, so there is none to repeat */
-__attribute__((weak)) int recover_epoch(struct disk *d, uint64_t *epoch)
-{
-	struct meta_state s;
-
-	meta_get(&d->meta, &s);
-	*epoch = s.epoch;
-	return 0;
-}
-
-static int nothing_to_recover(struct disk *d)
-{
-	struct meta_state s;
-
-	meta_get(&d->meta, &s);
-	return s.redo == META_NO_REDO && s.writeback == META_NO_WRITEBACK ? 0 : -ENOSYS;
-}
-
-__attribute__((weak)) int redo_recover(struct disk *d, uint64_t epoch)
-{
-	return nothing_to_recover(d);
-}
-
-__attribute__((weak)) int writeback_recover(struct disk *d)
-{
-	return nothing_to_recover(d);
-}
-
 uint64_t disk_random(void)
 {
 	uint64_t x = 0;
@@ -100,6 +72,7 @@ static void forget_past(struct meta_state *s, void *opaque)
 	lineage_disown(&s->lineage, disk_random());
 	s->redo = META_NO_REDO; /* to be laid over the content that is gone */
 	s->writeback = META_NO_WRITEBACK;
+	s->epoch = s->redo_upto = s->failover = 0;
 	s->stamp_mtime_ns = 0;
 }
 
@@ -223,6 +196,10 @@ static void go_alone(struct meta_state *s, void *opaque)
 
 	lineage_go_alone(&s->lineage, a->fresh);
 	a->now = s->lineage;
+	if (s->writeback != META_NO_WRITEBACK) /* what has to be repeated after a crash stays */
+		return;
+	s->redo = META_NO_REDO;
+	s->epoch = s->redo_upto = s->failover = 0;
 }
 
 int disk_go_alone(struct disk *d, uint64_t fresh)

@@ -76,9 +76,7 @@ static void become_secondary(struct disk *d, int fd, const struct disk_request *
 	}
 	d->source = source;
 	pthread_rwlock_wrlock(&d->io);
-	pvm_cache_drop(&d->pvm);
-	svm_cache_drop(&d->svm);
-	d->based = d->torn = false;
+	commit_reset(d);
 	d->role = DISK_SECONDARY;
 	d->serving = false;
 	pthread_rwlock_unlock(&d->io);
@@ -168,6 +166,7 @@ void role_status(struct disk *d, struct disk_message *answer)
 	}
 	answer->status_reply.pvm_cache_bytes = pvm_cache_bytes(&d->pvm);
 	answer->status_reply.svm_cache_bytes = svm_cache_bytes(&d->svm);
+	answer->status_reply.journal_bytes = pvm_cache_journal_bytes(&d->pvm);
 	answer->status_reply.mirrored_bytes = d->link.moved;
 	answer->status_reply.changed_bytes = dirty_bytes(d);
 	answer->status_reply.reads = d->reads;

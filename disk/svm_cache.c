@@ -30,8 +30,14 @@
 
 #define TABLE 512u /* entries */
 #define BOUNCE 16u /* blocks written back at a time */
+#define ASK_EACH ((16u << 20) / DISK_BLOCK) /* blocks with data */
 
 enum { ABSENT = 0, ZERO = 1, SPILLED = 2, FIRST_PAGE = 3 };
+
+static uint64_t ask_each(const struct svm_cache *c)
+{
+	return c->max_pages / 2 < ASK_EACH ? c->max_pages / 2 : ASK_EACH;
+}
 
 int svm_cache_init(struct svm_cache *c, struct storage *st, uint64_t max_bytes, const char *spill_dir)
 {
@@ -42,6 +48,7 @@ int svm_cache_init(struct svm_cache *c, struct storage *st, uint64_t max_bytes, 
 	if (!pages || pages > UINT32_MAX - FIRST_PAGE)
 		return -EINVAL;
 	c->max_pages = (uint32_t)pages;
+	c->ask_at = ask_each(c);
 	c->ntables = st->size / (DISK_BLOCK * TABLE) + 1;
 	c->tables = calloc(c->ntables, sizeof(*c->tables));
 	c->spill_dir = strdup(spill_dir);
@@ -118,6 +125,7 @@ static int set_entry(struct svm_cache *c, uint64_t block, uint32_t entry)
 	slot = &(*table)[block % TABLE];
 	if (*slot >= FIRST_PAGE && *slot != entry)
 		give_page(c, *slot);
+	c->stored += (entry >= SPILLED) - (uint64_t)(*slot >= SPILLED);
 	if (*slot == ABSENT && entry != ABSENT)
 		c->blocks++;
 	if (*slot != ABSENT && entry == ABSENT)
@@ -370,7 +378,8 @@ void svm_cache_drop(struct svm_cache *c)
 	c->spill_fd = -1;
 	c->blocks = 0;
 	c->pages = c->next_page = c->free_page = 0;
-	c->warned = false;
+	c->stored = 0;
+	c->ask_at = ask_each(c);
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -404,6 +413,20 @@ static uint64_t same_kind(struct svm_cache *c, uint64_t block, uint64_t end, boo
 		b++;
 	pthread_mutex_unlock(&c->lock);
 	return b - block;
+}
+
+bool svm_cache_next_run(struct svm_cache *c, uint64_t from, uint64_t max, uint64_t *off, uint64_t *len,
+			bool *zero)
+{
+	uint64_t size = c->storage->size, n;
+
+	if (from >= size || !svm_cache_next(c, from, size, UINT64_MAX, off, len))
+		return false;
+	n = same_kind(c, *off / DISK_BLOCK, (*off + *len + DISK_BLOCK - 1) / DISK_BLOCK, zero) * DISK_BLOCK;
+	*len = n < *len ? n : *len; /* the disk's last block may be short */
+	if (!*zero && *len > max)
+		*len = max / DISK_BLOCK * DISK_BLOCK;
+	return true;
 }
 
 static void remove_blocks(struct svm_cache *c, uint64_t block, uint64_t end)
@@ -469,13 +492,14 @@ uint64_t svm_cache_bytes(struct svm_cache *c)
 	return atomic_load(&c->blocks) * DISK_BLOCK;
 }
 
-bool svm_cache_crossed_half(struct svm_cache *c)
+bool svm_cache_wants_checkpoint(struct svm_cache *c)
 {
-	bool crossed;
+	bool wants;
 
 	pthread_mutex_lock(&c->lock);
-	crossed = !c->warned && c->pages > c->max_pages / 2;
-	c->warned |= crossed;
+	wants = c->stored > c->ask_at;
+	if (wants)
+		c->ask_at = c->stored + ask_each(c);
 	pthread_mutex_unlock(&c->lock);
-	return crossed;
+	return wants;
 }

@@ -25,9 +25,10 @@ struct svm_cache {
 	uint32_t pages, next_page, max_pages;
 	uint32_t free_page;      /* head of the list of free pages, 0: none */
 	_Atomic uint64_t blocks; /* cached, in whatever form */
+	uint64_t stored;         /* of these, with data: in pages or spilled */
+	uint64_t ask_at;         /* so many of them, and it is time for a checkpoint */
 	int spill_fd;            /* -1 until needed */
 	char *spill_dir;
-	bool warned;
 };
 
 /* spill_dir: where an unlinked file may grow once max_bytes of memory are full; copied */
@@ -44,6 +45,10 @@ void svm_cache_drop(struct svm_cache *c);
  * end. False when there is none. */
 bool svm_cache_next(struct svm_cache *c, uint64_t from, uint64_t end, uint64_t max, uint64_t *off,
 		    uint64_t *len);
+/* As this from `from` to the disk's end, but a run of zeroes, however long, or of blocks with data, at most
+ * `max` bytes. */
+bool svm_cache_next_run(struct svm_cache *c, uint64_t from, uint64_t max, uint64_t *off, uint64_t *len,
+			bool *zero);
 /* Write the cached blocks that [off, off + len) touches to storage and forget them. */
 int svm_cache_write_back(struct svm_cache *c, uint64_t off, uint64_t len);
 /* The guest is about to write [off, off + len) to storage: blocks it covers in part are written back. */
@@ -57,7 +62,8 @@ static inline bool svm_cache_empty(struct svm_cache *c)
 }
 
 uint64_t svm_cache_bytes(struct svm_cache *c);
-/* True once when memory is half full; again after a drop. */
-bool svm_cache_crossed_half(struct svm_cache *c);
+/* True when half of the memory or 16 MiB are full, whichever is less, and again each time as much has
+ * come on top, until a drop: a checkpoint is wanted, as a failover has to make all of it stable. */
+bool svm_cache_wants_checkpoint(struct svm_cache *c);
 
 #endif

@@ -27,6 +27,7 @@
 #define SIZE       ((2u << 20) + (192u << 10) + 3 * 512)
 #define MARKS_MAX  3
 #define PVM_MAX    (8u << 20)
+#define JOURNAL    (16u << 20)
 #define SVM_MAX    (64u * 4096)
 #define WRITE_MAX  40000u
 
@@ -60,6 +61,7 @@ static void fill(unsigned char *p, size_t n)
 
 struct model {
 	struct storage st;
+	struct redo journal;
 	struct pvm_cache pvm;
 	struct svm_cache svm;
 	unsigned char *storage, *pvm_view, *svm_view, *frozen[MARKS_MAX];
@@ -123,10 +125,8 @@ static void pvm_write(struct model *m)
 	fill(data, len);
 	CHECK(pvm_cache_reserve(&m->pvm, len, &to) == 0);
 	memcpy(to, data, len);
-	if (rnd(400) == 0) { /* a commit while a write is being received */
-		pvm_mark(m);
+	if (rnd(400) == 0) /* while a write is being received */
 		commit(m);
-	}
 	pvm_cache_append(&m->pvm, off, len, true);
 	memcpy(m->pvm_view + off, data, len);
 }
@@ -155,6 +155,7 @@ static void pvm_torn_write(struct model *m)
 struct applying {
 	struct model *m;
 	unsigned fail_after;
+	struct pvm_applied applied;
 };
 
 static int apply(void *opaque, uint64_t off, const void *p, uint32_t len)
@@ -169,7 +170,7 @@ static int apply(void *opaque, uint64_t off, const void *p, uint32_t len)
 static void commit(struct model *m)
 {
 	unsigned k = (unsigned)rnd(MARKS_MAX);
-	struct applying a = { m, rnd(4) ? 0 : 1 + (unsigned)rnd(20) };
+	struct applying a = { .m = m, .fail_after = rnd(4) ? 0 : 1 + (unsigned)rnd(20) };
 	int r;
 
 	CHECK(pvm_cache_commit(&m->pvm, m->epoch + 1, apply, &a) == -ENOENT);
@@ -183,6 +184,9 @@ static void commit(struct model *m)
 		CHECK(pvm_cache_commit(&m->pvm, m->epochs[k], apply, &a) == 0);
 	}
 	m->spilled += m->svm.spill_fd >= 0;
+	a.applied = pvm_cache_applied(&m->pvm);
+	CHECK(a.applied.epoch == m->epochs[k]);
+	pvm_cache_settled(&m->pvm, &a.applied);
 	svm_cache_drop(&m->svm);
 	memcpy(m->storage, m->frozen[k], SIZE);
 	memcpy(m->svm_view, m->frozen[k], SIZE);
@@ -273,6 +277,7 @@ static void fail_over(struct model *m)
 	if (rnd(2))
 		pvm_torn_write(m);
 	pvm_cache_drop(&m->pvm);
+	CHECK(pvm_cache_begin(&m->pvm) == 0);
 	m->nmarks = 0;
 	m->epoch = 0;
 	m->alone = true;
@@ -334,12 +339,24 @@ static void open_storage(struct storage *st, uint64_t size)
 	unlink(path);
 }
 
+/* An unlinked journal, in memory if possible: this is not about power losses. */
+static void open_journal(struct redo *j)
+{
+	char dir[] = "/dev/shm/colo-test-XXXXXX", other[] = "/tmp/colo-test-XXXXXX", path[64], why[160];
+	char *made = mkdtemp(dir) ? dir : mkdtemp(other);
+
+	CHECK(made && redo_open(j, made, "test", JOURNAL, why, sizeof(why)) == 0);
+	snprintf(path, sizeof(path), "%s/test.journal", made);
+	CHECK(unlink(path) == 0 && rmdir(made) == 0);
+}
+
 static void test_model(unsigned long steps)
 {
 	static struct model m;
 
 	open_storage(&m.st, SIZE);
-	CHECK(pvm_cache_init(&m.pvm, PVM_MAX) == 0);
+	open_journal(&m.journal);
+	CHECK(pvm_cache_init(&m.pvm, &m.journal, SIZE, PVM_MAX) == 0 && pvm_cache_begin(&m.pvm) == 0);
 	CHECK(svm_cache_init(&m.svm, &m.st, SVM_MAX, "/tmp") == 0);
 	m.storage = calloc(1, SIZE);
 	m.pvm_view = calloc(1, SIZE);
@@ -360,6 +377,7 @@ static void test_model(unsigned long steps)
 	free(m.pvm_view);
 	free(m.svm_view);
 	pvm_cache_destroy(&m.pvm);
+	redo_close(&m.journal);
 	svm_cache_destroy(&m.svm);
 	storage_close(&m.st);
 }
@@ -478,19 +496,34 @@ static int apply_ordered(void *opaque, uint64_t off, const void *p, uint32_t len
 	return 0;
 }
 
+static unsigned settled;
+
+/* called when the appending thread runs short of slots */
+static void settle_at_once(void *cache)
+{
+	struct pvm_applied a = pvm_cache_applied(cache);
+
+	pvm_cache_settled(cache, &a);
+	settled++;
+}
+
 static void test_pvm_full(void)
 {
 	struct timespec ms = { 0, 1000000 };
+	struct redo journal;
 	struct pvm_cache c;
 	uint64_t next = 0, epoch = 1;
 	pthread_t t;
 
-	CHECK(pvm_cache_init(&c, 4u << 20) == 0);
+	open_journal(&journal);
+	CHECK(pvm_cache_init(&c, &journal, 1u << 30, 4u << 20) == 0 && pvm_cache_begin(&c) == 0);
+	pvm_cache_on_short(&c, settle_at_once, &c);
 	CHECK(pthread_create(&t, NULL, overfill, &c) == 0);
-	for (unsigned tries = 0; epoch <= 60; tries++) {
+	for (unsigned tries = 0; epoch <= 100; tries++) {
 		int r = pvm_cache_commit(&c, epoch, apply_ordered, &next);
 
-		CHECK(pvm_cache_bytes(&c) <= 4u << 20);
+		CHECK(pvm_cache_journal_bytes(&c) <= journal.slots * REDO_SLOT);
+		CHECK(pvm_cache_memory_bytes(&c) <= 4u << 20);
 		CHECK(r == 0 || r == -ENOENT);
 		CHECK(tries < 20000); /* 20 s */
 		if (r)
@@ -501,8 +534,10 @@ static void test_pvm_full(void)
 	pvm_cache_interrupt(&c, true);
 	pthread_join(t, NULL);
 	pvm_cache_destroy(&c);
-	CHECK(next == 60 * 8 * 65536ull);
-	printf("pvm full: %llu MiB through a cache of 4\n", (unsigned long long)next >> 20);
+	redo_close(&journal);
+	CHECK(next == 100 * 8 * 65536ull && settled);
+	printf("pvm full: %llu MiB through a journal of 16 and memory of 4, %u times settled\n",
+	       (unsigned long long)next >> 20, settled);
 }
 
 #define SLOTS 64
