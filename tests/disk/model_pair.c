@@ -541,7 +541,7 @@ bool pair_boundary(struct host *p, struct host *s)
 	for (unsigned d = 0; d < model.ndisks; d++) {
 		if (!ask(p, d, (struct disk_request){ .op = DISK_BOUNDARY, .epoch = model.epoch }, -1))
 			return false;
-		if (p->p[d].answer.status && p->p[d].answer.status != -ENOTCONN)
+		if (p->p[d].answer.status && p->p[d].answer.status != -ENOTCONN && !p->p[d].lost)
 			fail("BOUNDARY refused: %s", p->p[d].answer.text);
 		if (p->p[d].answer.status)
 			p->p[d].lost = true;
