@@ -146,11 +146,18 @@ static void opened(struct meta_state *s, void *opaque)
 	s->stamp_mtime_ns = 0;
 }
 
+static void unstamp(struct meta_state *s, void *opaque)
+{
+	s->stamp_mtime_ns = 0;
+}
+
 static int recover(struct disk *d, uint64_t epoch, bool failover)
 {
 	struct meta_state s;
-	int r;
+	int r = meta_change(&d->meta, unstamp, NULL); /* first: a crash here must not look like somebody else's write */
 
+	if (r)
+		return r;
 	meta_get(&d->meta, &s);
 	failover = s.writeback == META_WRITEBACK || (s.writeback == META_PREPARED && failover);
 	r = failover ? writeback_recover(d) : redo_recover(d, epoch);

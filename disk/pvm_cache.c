@@ -250,9 +250,18 @@ static bool has_room(const struct pvm_cache *c, uint32_t stored)
 	return slots_used(c) + 1 < c->journal->slots;
 }
 
+/* Full, and no boundary is here that could be committed: the one that could be stands behind what has no room.
+ * Nobody else may notice: the guest's writes may all be on their way already. */
+static bool is_stuck(const struct pvm_cache *c)
+{
+	return !c->nmarks && c->applied_tail <= c->tail;
+}
+
 static int wait_for_room(struct pvm_cache *c, uint32_t stored)
 {
 	while (!has_room(c, stored) && !c->interrupted) {
+		if (is_stuck(c))
+			return -ENOSPC;
 		ask_to_settle(c);
 		if (!has_room(c, stored) && !c->interrupted)
 			pthread_cond_wait(&c->room, &c->lock);
