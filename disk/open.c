@@ -132,17 +132,13 @@ void disk_hello(struct disk *d, struct disk_message *m)
 
 /* ---- OPEN ---- */
 
+/* Storage is written to from now on. A failover that was prepared, and does not count, never will. */
 static void opened(struct meta_state *s, void *opaque)
 {
-	const bool *failed_over = opaque;
-
-	if (*failed_over && s->writeback == META_PREPARED)
-		lineage_go_alone(&s->lineage, s->failover);
-	if (!*failed_over && s->writeback == META_PREPARED)
+	if (s->writeback == META_PREPARED) {
+		s->writeback = META_NO_WRITEBACK;
 		s->failover = 0;
-	s->writeback = META_NO_WRITEBACK;
-	if (*failed_over)
-		s->redo = META_NO_REDO;
+	}
 	s->stamp_mtime_ns = 0;
 }
 
@@ -159,11 +155,13 @@ static int recover(struct disk *d, uint64_t epoch, bool failover)
 	if (r)
 		return r;
 	meta_get(&d->meta, &s);
-	failover = s.writeback == META_WRITEBACK || (s.writeback == META_PREPARED && failover);
-	r = failover ? writeback_recover(d) : redo_recover(d, epoch);
+	if (s.writeback == META_WRITEBACK || (s.writeback == META_PREPARED && failover))
+		r = writeback_recover(d);
+	else
+		r = redo_recover(d, epoch);
 	if (!r)
 		r = storage_flush(&d->storage);
-	return r ? r : meta_change(&d->meta, opened, &failover);
+	return r ? r : meta_change(&d->meta, opened, NULL);
 }
 
 void role_open(struct disk *d, uint64_t epoch, uint32_t flags, struct disk_message *answer)
@@ -192,17 +190,9 @@ void role_open(struct disk *d, uint64_t epoch, uint32_t flags, struct disk_messa
 
 /* ---- SERVE ---- */
 
-struct alone {
-	uint64_t fresh;
-	struct lineage now;
-};
-
 static void go_alone(struct meta_state *s, void *opaque)
 {
-	struct alone *a = opaque;
-
-	lineage_go_alone(&s->lineage, a->fresh);
-	a->now = s->lineage;
+	lineage_go_alone(&s->lineage, *(const uint64_t *)opaque);
 	if (s->writeback != META_NO_WRITEBACK) /* what has to be repeated after a crash stays */
 		return;
 	s->redo = META_NO_REDO;
@@ -211,13 +201,16 @@ static void go_alone(struct meta_state *s, void *opaque)
 
 int disk_go_alone(struct disk *d, uint64_t fresh)
 {
-	struct alone a = { .fresh = fresh };
+	struct meta_state s;
 	int r;
 
 	if (d->config.read_only)
 		return 0;
+	meta_get(&d->meta, &s);
+	if (!d->serving && !(s.lineage.flags & LINEAGE_CONSISTENT))
+		return -ENODATA; /* a mixture is nobody's disk */
 	dirty_unlinked(d);
-	r = meta_change(&d->meta, go_alone, &a);
+	r = meta_change(&d->meta, go_alone, &fresh);
 	if (r)
 		return r;
 	pthread_rwlock_wrlock(&d->io);

@@ -31,10 +31,17 @@ void role_refuse(struct disk_message *answer, int status, const char *fmt, ...)
 
 static void become_primary(struct disk *d, int fd, const struct disk_request *req, struct disk_message *answer)
 {
+	struct meta_state s;
 	int r;
 
 	if (d->role != DISK_ALONE || !d->serving) {
 		role_refuse(answer, -EINVAL, "only a disk that serves alone can become primary");
+		return;
+	}
+	meta_get(&d->meta, &s);
+	if (s.lineage.flags & LINEAGE_SHARED) {
+		/* two peers must never have one generation as of different checkpoints */
+		role_refuse(answer, -EINVAL, "SERVE has to come first: the last peer may have this generation");
 		return;
 	}
 	r = link_open(d, fd, DISK_PRIMARY, req->flags & DISK_LINK_ALL);
@@ -44,37 +51,20 @@ static void become_primary(struct disk *d, int fd, const struct disk_request *re
 		d->role = DISK_PRIMARY;
 }
 
-/* Nothing that this disk could come back to counts any more, and it is no copy of anything yet. */
-static void begin_to_receive(struct meta_state *s, void *opaque)
-{
-	const struct lineage *source = opaque;
-
-	lineage_receive(&s->lineage, source);
-	s->epoch = s->failover = s->redo_upto = 0;
-	s->redo = META_NO_REDO;
-	s->writeback = META_NO_WRITEBACK;
-}
-
-/* The daemon has judged the lineages: whatever this disk holds, the peer's content is what counts now. That
- * is on stable storage before the first byte arrives. */
+/* The daemon has judged the lineages: the peer's content is what counts now. What this disk has goes on to
+ * count until the first of it arrives: see commit_receive(). */
 static void become_secondary(struct disk *d, int fd, const struct disk_request *req,
 			     struct disk_message *answer)
 {
-	struct lineage source = req->peer;
 	int r;
 
 	settle_abandon(d);
-	r = meta_change(&d->meta, begin_to_receive, &source);
-	if (r) {
-		role_refuse(answer, r, "cannot note that the peer's content counts: %s", disk_strerror(-r));
-		return;
-	}
 	r = link_open(d, fd, DISK_SECONDARY, false);
 	if (r) {
 		role_refuse(answer, r, "cannot set up the link: %s", disk_strerror(-r));
 		return;
 	}
-	d->source = source;
+	d->source = req->peer;
 	pthread_rwlock_wrlock(&d->io);
 	commit_reset(d);
 	d->role = DISK_SECONDARY;

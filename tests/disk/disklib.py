@@ -284,6 +284,8 @@ def begin_link(primary, secondary, all=False):  # noqa: A002 - as the flag is ca
     """Join two disk managers by TCP over loopback."""
     a, b = tcp_pair()
     primary.serve()
+    if primary.ask(STATUS).lineage.flags & SHARED:
+        primary.ask(SERVE)  # the last link's end
     secondary.ask(LINK, role=SECONDARY, fd=b.fileno(), lineage=primary.ask(STATUS).lineage)
     primary.ask(LINK, role=PRIMARY, fd=a.fileno(), flags=LINK_ALL if all else 0)
     a.close()
