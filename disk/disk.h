@@ -283,7 +283,8 @@ int recover_epoch(struct disk *d, uint64_t *epoch);
  * request has DISK_OPEN_FAILOVER: writeback_recover(), which also does what is needed of the journal.
  * Otherwise redo_recover(): storage becomes checkpoint `epoch` (0: the last one that is here). Both may
  * be cut off at any moment and begin anew next time. -ESTALE: the disk is past `epoch`. -ENODATA: the
- * journal does not reach it. -EBADMSG: the write-back file is missing or damaged. */
+ * journal does not reach it. -EBADMSG: the write-back file is missing or damaged. A damaged journal is an
+ * error only for writeback_recover(); redo_recover() makes the disk one that must be compared as a whole. */
 int redo_recover(struct disk *d, uint64_t epoch);
 int writeback_recover(struct disk *d);
 

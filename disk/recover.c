@@ -26,14 +26,27 @@
 #include "disk/disk.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "disk/writeback.h"
+
+/* How far the journal reaches. -EBADMSG: it is not the one the metadata speak of, or is damaged. */
+static int journal_reaches(struct disk *d, const struct meta_state *st, uint64_t *last)
+{
+	/* What a process that was killed left in the page cache must not be lost by a later power loss: another
+	 * disk may have come back to this epoch by then. */
+	int r = redo_sync(&d->redo);
+
+	if (!r)
+		r = redo_last_epoch(&d->redo, st->redo_session, st->redo_tail, last);
+	if (r)
+		return r;
+	return *last < st->epoch ? -EBADMSG : 0; /* that boundary is in the tail's chunk */
+}
 
 int recover_epoch(struct disk *d, uint64_t *epoch)
 {
 	struct meta_state st;
-	uint64_t last;
-	int r;
 
 	meta_get(&d->meta, &st);
 	*epoch = 0;
@@ -42,14 +55,30 @@ int recover_epoch(struct disk *d, uint64_t *epoch)
 	*epoch = st.epoch;
 	if (st.redo != META_REDO)
 		return 0;
-	/* What a process that was killed left in the page cache must not be lost by a later power loss: another
-	 * disk may have come back to this epoch by then. */
-	r = redo_sync(&d->redo);
-	if (!r)
-		r = redo_last_epoch(&d->redo, st.redo_session, st.redo_tail, &last);
-	if (!r && last > *epoch)
-		*epoch = last;
-	return r;
+	if (journal_reaches(d, &st, epoch))
+		*epoch = 0; /* redo_recover() deals with it */
+	return 0;
+}
+
+static void is_mixture(struct meta_state *st, void *unused)
+{
+	(void)unused;
+	st->lineage.flags &= ~(uint32_t)LINEAGE_CONSISTENT;
+	st->lineage.base = 0; /* commits are in no map of changes */
+	st->redo = META_NO_REDO;
+	st->writeback = META_NO_WRITEBACK;
+	st->epoch = st->redo_upto = st->failover = 0;
+}
+
+/* Without the journal nobody knows what of the last commits storage has; but the peer has all of it. */
+static int do_without(struct disk *d, int why)
+{
+	struct disk_message m = { .op = DISK_EV_ERROR, .status = why };
+
+	snprintf(m.text, sizeof(m.text), "%s/%s.journal is damaged or gone (%s): all of the disk has to be compared "
+		 "with the peer's", d->config.data, d->config.name, disk_strerror(-why));
+	control_send(d, &m, false);
+	return meta_change(&d->meta, is_mixture, NULL);
 }
 
 static int repeat(void *opaque, uint64_t off, const void *data, uint64_t len)
@@ -88,8 +117,6 @@ static int replay(struct disk *d, const struct meta_state *st, uint64_t epoch, r
 		return -ESTALE;
 	if (epoch == st->epoch)
 		return 0;
-	if (st->redo != META_REDO)
-		return -ENODATA;
 	return redo_replay(&d->redo, st->redo_session, st->redo_tail, epoch, fn, d);
 }
 
@@ -104,20 +131,23 @@ static void is_at_epoch(struct meta_state *st, void *epoch)
 int redo_recover(struct disk *d, uint64_t epoch)
 {
 	struct meta_state st;
-	int r = 0;
+	uint64_t last = 0;
+	int r;
 
 	meta_get(&d->meta, &st);
 	if (st.writeback == META_WRITEBACK)
 		return -EINVAL;
 	if (!st.epoch) /* not a secondary that has a checkpoint */
 		return 0;
-	if (!epoch)
-		r = recover_epoch(d, &epoch);
+	if (st.redo != META_REDO)
+		return epoch && epoch != st.epoch ? (epoch < st.epoch ? -ESTALE : -ENODATA) : 0;
+	r = journal_reaches(d, &st, &last);
+	if (r)
+		return do_without(d, r);
+	epoch = epoch ? epoch : last;
+	r = replay(d, &st, epoch, repeat_record);
 	if (!r)
-		r = replay(d, &st, epoch, repeat_record);
-	if (r || st.redo != META_REDO)
-		return r;
-	r = storage_flush(&d->storage);
+		r = storage_flush(&d->storage);
 	return r ? r : meta_change(&d->meta, is_at_epoch, &epoch);
 }
 

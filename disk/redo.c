@@ -71,11 +71,11 @@ static int allocate(int fd, uint64_t bytes)
 
 static int set_size(struct redo *j, uint64_t slots)
 {
-	int r = 0;
+	int r;
 
-	if (ftruncate(j->fd, (off_t)(slots * REDO_SLOT)) < 0)
-		return -errno;
 	r = allocate(j->fd, slots * REDO_SLOT);
+	if (!r && ftruncate(j->fd, (off_t)(slots * REDO_SLOT)) < 0)
+		r = -errno;
 	if (!r && fsync(j->fd) < 0) /* the size, too */
 		r = -errno;
 	if (!r)
@@ -139,7 +139,14 @@ void redo_close(struct redo *j)
 
 int redo_reset(struct redo *j)
 {
-	return j->slots == j->want ? 0 : set_size(j, j->want);
+	uint64_t old = j->slots;
+	int r = old == j->want ? 0 : set_size(j, j->want);
+
+	if (!r)
+		return 0;
+	/* no room to grow: go on with what there is */
+	j->slots = old;
+	return ftruncate(j->fd, (off_t)(old * REDO_SLOT)) < 0 ? -errno : 0;
 }
 
 static uint64_t place(const struct redo *j, uint64_t chunk)

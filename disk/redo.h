@@ -56,7 +56,7 @@ _Static_assert(sizeof(struct redo_record) == 24, "journal layout");
  * keeps its size until redo_reset(), because its records may count. `why` says what was wrong. */
 int redo_open(struct redo *j, const char *dir, const char *name, uint64_t bytes, char *why, size_t why_size);
 void redo_close(struct redo *j);
-/* Nothing in it counts, on stable storage: it gets the size that was asked for. */
+/* Nothing in it counts, on stable storage: it gets the size that was asked for, if there is room. */
 int redo_reset(struct redo *j);
 /* from: a multiple of REDO_BLOCK. The kernel begins to write it out at once. */
 int redo_write(struct redo *j, uint64_t chunk, uint32_t from, const void *data, uint32_t length);

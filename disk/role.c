@@ -156,6 +156,8 @@ void role_status(struct disk *d, struct disk_message *answer)
 	}
 	answer->status_reply.pvm_cache_bytes = pvm_cache_bytes(&d->pvm);
 	answer->status_reply.svm_cache_bytes = svm_cache_bytes(&d->svm);
+	answer->status_reply.memory_bytes = pvm_cache_memory_bytes(&d->pvm) + svm_cache_memory_bytes(&d->svm) +
+					    (d->link.fd >= 0 ? d->link.ring_size : 0);
 	answer->status_reply.journal_bytes = pvm_cache_journal_bytes(&d->pvm);
 	answer->status_reply.mirrored_bytes = d->link.moved;
 	answer->status_reply.changed_bytes = dirty_bytes(d);

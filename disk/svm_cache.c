@@ -492,6 +492,16 @@ uint64_t svm_cache_bytes(struct svm_cache *c)
 	return atomic_load(&c->blocks) * DISK_BLOCK;
 }
 
+uint64_t svm_cache_memory_bytes(struct svm_cache *c)
+{
+	uint64_t bytes;
+
+	pthread_mutex_lock(&c->lock);
+	bytes = (uint64_t)c->next_page * DISK_BLOCK + c->tables_used * TABLE * sizeof(uint32_t);
+	pthread_mutex_unlock(&c->lock);
+	return bytes;
+}
+
 bool svm_cache_wants_checkpoint(struct svm_cache *c)
 {
 	bool wants;

@@ -62,6 +62,7 @@ static inline bool svm_cache_empty(struct svm_cache *c)
 }
 
 uint64_t svm_cache_bytes(struct svm_cache *c);
+uint64_t svm_cache_memory_bytes(struct svm_cache *c); /* in use */
 /* True when half of the memory or 16 MiB are full, whichever is less, and again each time as much has
  * come on top, until a drop: a checkpoint is wanted, as a failover has to make all of it stable. */
 bool svm_cache_wants_checkpoint(struct svm_cache *c);
