@@ -56,14 +56,13 @@ static void become_primary(struct disk *d, int fd, const struct disk_request *re
 static void become_secondary(struct disk *d, int fd, const struct disk_request *req,
 			     struct disk_message *answer)
 {
-	int r;
+	int r = link_open(d, fd, DISK_SECONDARY, false);
 
-	settle_abandon(d);
-	r = link_open(d, fd, DISK_SECONDARY, false);
 	if (r) {
 		role_refuse(answer, r, "cannot set up the link: %s", disk_strerror(-r));
 		return;
 	}
+	settle_abandon(d);
 	d->source = req->peer;
 	pthread_rwlock_wrlock(&d->io);
 	commit_reset(d);

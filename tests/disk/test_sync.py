@@ -173,6 +173,32 @@ class Resync(Base):
         self.assertSame(a, b)
         self.assertEqual(b.status()["svm_cache"], 0)
 
+    def test_a_link_that_brings_nothing_takes_nothing(self):
+        """Not before the first byte of another content does a copy cease to be one, across a crash, too."""
+        a, b = self.pair()
+        lineage = a.ask(d.STATUS).lineage
+        b.ask(d.UNLINK)
+        x, y = d.tcp_pair()
+        b.ask(d.LINK, role=d.SECONDARY, fd=x.fileno(), lineage=lineage)
+        x.close()
+        b.process.kill()
+        b.wait()
+        self.disks.remove(b)
+        y.close()
+        b = d.Disk(b.path)
+        self.disks.append(b)
+        self.assertTrue(b.hello.lineage.flags & d.CONSISTENT)
+        self.assertEqual((b.hello.lineage.current, b.hello.epoch), (lineage.current, 1))
+        a.event(d.EV_LINK_LOST)
+        a.nbd().write(0, b"new" * 100)
+        d.link(a, b)  # now something came, and no checkpoint
+        b.process.kill()
+        b.wait()
+        self.disks.remove(b)
+        b = d.Disk(b.path)
+        self.disks.append(b)
+        self.assertFalse(b.hello.lineage.flags & d.CONSISTENT)
+
     def test_order_and_content_under_load(self):
         """Links that come and go while the disk is written to, in blocks that differ."""
         a, b = self.shimmed("a", data=b"x" * 4 * d.MB), self.disk("b")

@@ -111,6 +111,12 @@ bool pvm_cache_touches(struct pvm_cache *c, uint64_t off, uint64_t len)
 	return off / DISK_HASH_BLOCK % 3 == 1;
 }
 
+int commit_receive(struct disk *d)
+{
+	(void)d;
+	return 0;
+}
+
 int dirty_note(struct disk *d, uint64_t off, uint64_t len)
 {
 	(void)d;
