@@ -5,7 +5,7 @@
  * What is noted covers every block that may differ from the peer's last committed checkpoint, of the
  * generation lineage.h calls base. It is made smaller in rounds, one at a time: at a boundary, while the VM stands still,
  * all that was noted is set aside (`older`); when the peer has committed this checkpoint or a later
- * one, it has all of that, and `older` is forgotten. What counts is always both together.
+ * one, and our own storage is stable as far, `older` is forgotten. What counts is always both together.
  */
 #ifndef COLO_DISK_DIRTY_H
 #define COLO_DISK_DIRTY_H
@@ -22,6 +22,7 @@ struct dirty {
 	pthread_mutex_t lock; /* guards the rest, and moving bits between the two; noting needs no lock */
 	struct bitmap older;
 	uint64_t epoch;       /* whose commit ends the round; 0: there is no round */
+	uint64_t changes;     /* of storage, when it began */
 	uint64_t began_ns;    /* the last round */
 };
 

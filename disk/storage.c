@@ -105,7 +105,12 @@ int storage_zero(struct storage *st, uint64_t len, uint64_t off, bool punch)
 
 int storage_flush(struct storage *st)
 {
-	uint64_t want = atomic_load(&st->changes), seen;
+	return storage_flush_upto(st, atomic_load(&st->changes));
+}
+
+int storage_flush_upto(struct storage *st, uint64_t want)
+{
+	uint64_t seen;
 	int r;
 
 	pthread_mutex_lock(&st->flush_lock);

@@ -53,6 +53,8 @@ int storage_write(struct storage *st, const void *buf, size_t len, uint64_t off)
 int storage_zero(struct storage *st, uint64_t len, uint64_t off, bool punch);
 /* Everything completed before the call is on stable storage afterwards. */
 int storage_flush(struct storage *st);
+/* As this, of the writes that were completed when st->changes was `changes`. */
+int storage_flush_upto(struct storage *st, uint64_t changes);
 /* Begin to write dirty pages out, without waiting. */
 void storage_start_writeout(struct storage *st);
 /* First place at or after off that may hold anything but zeroes; the size when there is none. */
