@@ -214,17 +214,27 @@ static bool send_parts(struct compare *c, const struct sync_question *q)
 	return ok;
 }
 
-static bool read_block(struct compare *c, uint64_t off, uint32_t len)
+static int read_block(struct compare *c, uint64_t off, uint32_t len)
 {
 	struct disk *d = c->d;
-	int r = svm_cache_empty(&d->svm) ? storage_read_sparse(&d->storage, c->buf, len, off)
-		: svm_cache_read(&d->svm, c->buf, len, off); /* still an overlay soon after a failover */
 
-	if (!r)
-		return true;
-	disk_storage_error(d, r, "reading to compare with the peer");
-	link_fail(d, "cannot read what the peer needs: %s", disk_strerror(-r));
-	return false;
+	if (svm_cache_empty(&d->svm))
+		return storage_read_sparse(&d->storage, c->buf, len, off);
+	return svm_cache_read(&d->svm, c->buf, len, off); /* still an overlay soon after a failover */
+}
+
+/* A block could not be read. A sync fails; a verify goes on without it, as the peer may be needed all the more. */
+static bool unreadable(struct compare *c, uint64_t off, int r)
+{
+	disk_storage_error(c->d, r, "reading to compare with the peer");
+	if (!c->tolerant) {
+		link_fail(c->d, "cannot read what the peer needs: %s", disk_strerror(-r));
+		return false;
+	}
+	if (!c->error)
+		c->unread = off;
+	c->error = c->error ? c->error : r;
+	return true;
 }
 
 static bool noted(struct compare *c, const struct sync_question *q)
@@ -236,26 +246,29 @@ static bool noted(struct compare *c, const struct sync_question *q)
 	return r == 0;
 }
 
-static bool send_difference(struct compare *c, const struct sync_question *q)
+static bool send_difference(struct compare *c, const struct sync_question *q, bool *sent)
 {
 	struct range held;
 	bool ok;
+	int r;
 
 	range_lock(&c->d->ranges, &held, q->offset, q->length);
+	r = read_block(c, q->offset, q->length);
 	/* Until the peer has committed it the difference is there: should the link end before, the next sync
 	 * must find it. Noted once more afterwards, because a boundary may have come in between (dirty.h). */
-	ok = noted(c, q) && read_block(c, q->offset, q->length) && send_parts(c, q) && noted(c, q);
+	ok = !r && noted(c, q) && send_parts(c, q) && noted(c, q);
 	range_unlock(&c->d->ranges, &held);
-	return ok;
+	*sent = ok;
+	return r ? unreadable(c, q->offset, r) : ok;
 }
 
-static void count_difference(struct compare *c, const struct sync_question *q)
+static void count_difference(struct compare *c, const struct sync_question *q, bool sent)
 {
 	for (unsigned i = 0; i < q->parts; i++) {
 		if (!differs(q, i))
 			continue;
 		c->differing += part_bytes(q, i);
-		c->mended += c->mend ? part_bytes(q, i) : 0;
+		c->mended += sent ? part_bytes(q, i) : 0;
 		if (c->nplaces < COMPARE_PLACES)
 			c->places[c->nplaces++] = q->offset + i * DISK_HASH_PART;
 	}
@@ -265,6 +278,8 @@ static void count_difference(struct compare *c, const struct sync_question *q)
 
 static bool handle(struct compare *c, const struct sync_question *q)
 {
+	bool sent = false, ok;
+
 	if (q->answer == DISK_LINK_BUSY || (q->answer == DISK_LINK_DIFFERS && q->hole)) {
 		bitmap_note(&c->again, q->offset, q->length);
 		c->busy |= q->answer == DISK_LINK_BUSY;
@@ -273,8 +288,9 @@ static bool handle(struct compare *c, const struct sync_question *q)
 	c->done += q->length;
 	if (q->answer == DISK_LINK_SAME)
 		return true;
-	count_difference(c, q);
-	return !c->mend || send_difference(c, q);
+	ok = !c->mend || send_difference(c, q, &sent);
+	count_difference(c, q, sent);
+	return ok;
 }
 
 /* Is the oldest question answered? With `wait`: wait until it is. False: not yet, or the link is gone. */
@@ -338,19 +354,20 @@ static bool ask_block(struct compare *c, uint64_t off, uint32_t len)
 	struct sync_question *q = new_question(c, off, len, false);
 	unsigned char hash[DISK_HASH_BYTES];
 	struct range held;
-	bool ok;
+	bool ok = true;
+	int r;
 
 	range_lock(&c->d->ranges, &held, off, len);
-	ok = read_block(c, off, len);
-	if (ok) {
+	r = read_block(c, off, len);
+	if (!r) {
 		hash_parts(c->d->link.seed, c->buf, len, q->mine);
 		hash_block(c->d->link.seed, c->buf, len, hash);
 		count_asked(c);
 		ok = link_say(c->d, DISK_LINK_HASH, off, len, hash, sizeof(hash));
+		moved(c, HEADER + sizeof(hash));
 	}
 	range_unlock(&c->d->ranges, &held);
-	moved(c, HEADER + sizeof(hash));
-	return ok;
+	return r ? unreadable(c, off, r) : ok;
 }
 
 /* How much of [off, off + most) is a hole here, in whole blocks. What lies over storage is not looked at. */

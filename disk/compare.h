@@ -20,6 +20,9 @@ struct disk;
 struct compare {
 	struct disk *d;
 	bool mend;        /* send what differs */
+	bool tolerant;    /* what cannot be read here is left out; otherwise it ends the link */
+	int error;        /* of the first block that could not be read */
+	uint64_t unread;  /* where that was */
 	uint64_t least_rate; /* holds if no rate is set; 0: none */
 	struct bitmap todo;  /* blocks of this pass */
 	struct bitmap again; /* for the next one: busy, or in what is a hole here only */

@@ -121,11 +121,19 @@ static void file_start_writeout(struct storage *st)
 	(void)sync_file_range(st->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
+/* What is not there any more is no hole: reading it is an error. */
+static bool cut_short(struct storage *st)
+{
+	struct stat sb;
+
+	return fstat(st->fd, &sb) < 0 || (S_ISREG(sb.st_mode) && (uint64_t)sb.st_size < st->size);
+}
+
 static uint64_t file_seek(struct storage *st, uint64_t off, uint64_t stop, bool data)
 {
 	off_t at = lseek(st->fd, (off_t)off, data ? SEEK_DATA : SEEK_HOLE);
 
-	if (at < 0 && errno == ENXIO)
+	if (at < 0 && errno == ENXIO && !cut_short(st))
 		return stop; /* nothing but a hole from off on */
 	if (at < 0)
 		return data ? off : stop;

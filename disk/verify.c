@@ -73,6 +73,7 @@ static bool wait_for_commit(struct disk *d, uint64_t epoch)
 
 static bool compare_disk(struct disk *d, struct compare *c)
 {
+	c->tolerant = true;
 	for (unsigned tries = 0; !compare_finished(c); tries += c->busy) {
 		uint64_t epoch = committed(d);
 
@@ -100,15 +101,18 @@ static void describe(const struct compare *c, char *text, size_t size)
 
 static void say_verified(struct disk *d, const struct compare *c, bool ok)
 {
-	struct disk_message m = { .op = DISK_EV_VERIFIED, .status = ok ? 0 : -ENOTCONN };
+	struct disk_message m = { .op = DISK_EV_VERIFIED, .status = ok ? c->error : -ENOTCONN };
 
 	m.verified.checked = c->done;
 	m.verified.differing = c->differing;
 	m.verified.repaired = c->mended;
-	if (ok)
-		describe(c, m.text, sizeof(m.text));
-	else
+	if (!ok)
 		snprintf(m.text, sizeof(m.text), "the link to the peer is lost");
+	else if (c->error)
+		snprintf(m.text, sizeof(m.text), "this host's disk cannot be read at byte %llu: %s",
+			 (unsigned long long)c->unread, disk_strerror(-c->error));
+	else
+		describe(c, m.text, sizeof(m.text));
 	control_send(d, &m, true);
 }
 

@@ -382,6 +382,18 @@ class Verify(Base):
         self.assertIn("left out", m.text)
         self.assertTrue(self.SIZE - 8 * d.MB <= m.checked < self.SIZE, m.checked)
 
+    def test_unreadable_here_is_said_and_costs_no_link(self):
+        a, b = self.pair(data=self.rng.randbytes(self.SIZE))
+        before = d.content(b.path)
+        flip(b.path, 5)
+        os.truncate(a.path, 8 * d.MB + 512)
+        m = self.verify(a, repair=True)
+        self.assertEqual((m.status, m.differing, m.repaired), (-5, 4096, 4096))
+        self.assertIn(f"cannot be read at byte {8 * d.MB}", m.text)
+        self.assertEqual(m.checked, 8 * d.MB)
+        d.checkpoint(a, b, 2)
+        self.assertTrue(d.content(b.path) == before)
+
     def test_ends_with_the_link(self):
         a, b = self.pair(data=self.rng.randbytes(self.SIZE))
         a.ask(d.RATE, 65536)
