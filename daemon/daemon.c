@@ -192,11 +192,8 @@ static void serve_alone(struct daemon *d)
 
 static void sync_disk(struct daemon *d)
 {
-	struct diskman_peer peer[CONFIG_DISKS_MAX] = { { .fd = d->peer.fd[PEER_DISK] } };
-
-	d->peer.fd[PEER_DISK] = -1;
-	if (diskman_link(d, peer, daemon_is_primary(d) ? DISK_PRIMARY : DISK_SECONDARY) < 0)
-		log_error("the disk manager does not take the link");
+	if (diskman_link(d, d->peer.disk, daemon_is_primary(d) ? DISK_PRIMARY : DISK_SECONDARY) < 0)
+		log_error("the disk managers do not take the link");
 }
 
 static void drop_peer(struct daemon *d)
@@ -357,7 +354,7 @@ static void on_signal(uv_signal_t *h, int signum)
 
 /* --- start --- */
 
-static int make_state_dir(const char *path)
+int daemon_make_dir(const char *path, const char *key)
 {
 	char p[CONFIG_PATH_MAX];
 	char *s;
@@ -371,7 +368,7 @@ static int make_state_dir(const char *path)
 		*s = '/';
 	}
 	if (mkdir(p, 0700) < 0 && errno != EEXIST) {
-		log_error("[host] state: %s: %s", p, strerror(errno));
+		log_error("[host] %s: %s: %s", key, p, strerror(errno));
 		return -errno;
 	}
 	return 0;
@@ -401,8 +398,9 @@ static void init_loop(struct daemon *d)
 
 static int start(struct daemon *d)
 {
-	int r = make_state_dir(daemon_state_dir(d));
+	int r = daemon_make_dir(daemon_state_dir(d), "state");
 
+	r = r < 0 ? r : daemon_make_dir(config_local(d->cfg)->data, "data");
 	r = r < 0 ? r : control_start(d);
 	r = r < 0 ? r : transfer_init(d);
 	r = r < 0 ? r : nic_open(d);
@@ -465,6 +463,8 @@ int daemon_run(const struct config *cfg, const struct run_options *options)
 	diskman_init(d);
 	for (c = 0; c < PEER_NCHANNELS; c++)
 		d->peer.fd[c] = -1;
+	for (c = 0; c < CONFIG_DISKS_MAX; c++)
+		d->peer.disk[c].fd = -1;
 	core_init(&d->core, &core);
 	log_set_context(cfg->name, daemon_role_name(d), 0);
 	find_exe_dir(d);

@@ -161,17 +161,19 @@ void diskman_on_message(void *dm, int events);
 void diskman_answer(struct dm *m, const struct disk_message *a);
 void diskman_link_lost(struct dm *m, const char *why);
 
-/* --- peer.c: the link to the other daemon --- */
+/* --- peer.c: the link to the other daemon; peer_connect.c: how it comes about --- */
 
 struct peer {
 	int listen_fd;
 	struct watch *listen_watch;
-	int fd[PEER_NCHANNELS];
+	int fd[PEER_NCHANNELS]; /* of DISK: never */
+	struct diskman_peer disk[CONFIG_DISKS_MAX]; /* fd: DISK channels, -1: none, or given away */
 	struct watch *watch[PEER_NCHANNELS];
 	struct buffer in, out;  /* CONTROL */
 	uint64_t session;
 	bool up;                /* CONTROL, BULK and DISK are there */
-	bool dialling;
+	bool dialling;          /* this node looks for the other one */
+	bool dialled;           /* the link there is was made so */
 	unsigned int strangers; /* that have yet to say hello */
 	bool mute;              /* nothing more is read: it talked nonsense */
 	uv_timer_t retry;
@@ -201,11 +203,27 @@ void peer_flush_blocking(struct daemon *d); /* at most a second; before the daem
 void peer_read(struct daemon *d);           /* what has come, now */
 void peer_heartbeat(struct daemon *d);
 
+/* between the two files */
+void peer_parse(struct daemon *d);
+void peer_on_control(void *d, int events);
+void peer_redial(struct daemon *d); /* in a while, if this node looks for its peer */
+
 /* --- hello.c: who may link --- */
 
-void hello_fill(struct daemon *d, struct peer_hello *h, enum peer_channel channel);
-/* text: why not */
+void hello_fill(struct daemon *d, struct peer_hello *h, enum peer_channel channel, unsigned int disk);
+/* Of the listener. text: why not. PEER_OK to CONTROL: d->peer.disk[] is what it says of its disks. */
 enum peer_status hello_check(struct daemon *d, struct peer_hello *h, char *text, size_t size);
+void hello_answer_fill(struct daemon *d, struct peer_answer *a); /* what we say of ours */
+/* Of the dialler, about an answer that is PEER_OK to CONTROL. */
+enum peer_status hello_answer_check(struct daemon *d, const struct peer_answer *a, char *text, size_t size);
+/* --- hello_disk.c: the disks in it --- */
+void hello_disks_fill(struct daemon *d, struct peer_disk *out);
+void hello_disk_lineage(const struct peer_disk *in, struct lineage *out);
+/* UNJUDGED: it is not known yet which node's content counts. Otherwise, on PEER_OK d->peer.disk[] has lineages
+ * and verdicts. */
+enum hello_side { HELLO_UNJUDGED, HELLO_SOURCE, HELLO_TARGET /* this node is */ };
+enum peer_status hello_disks_check(struct daemon *d, const struct peer_disk *theirs, enum hello_side side,
+				   char *text, size_t size);
 /* a text from the peer: ended, and printable only */
 void hello_text(char *s, size_t size);
 
@@ -437,6 +455,8 @@ bool daemon_is_primary(const struct daemon *d);
 const char *daemon_role_name(const struct daemon *d);
 uint64_t daemon_unix_ms(void);
 const char *daemon_state_dir(const struct daemon *d);
+/* with those above it; key: of [host], for a message */
+int daemon_make_dir(const char *path, const char *key);
 /* a file in the state directory for a child's messages; descriptor or < 0 */
 int daemon_open_log(const struct daemon *d, const char *name);
 

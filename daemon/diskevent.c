@@ -143,6 +143,10 @@ static void on_hello(struct dm *m, const struct disk_message *msg)
 		daemon_fail_start(d, "the disk plugin is of another version");
 		return;
 	}
+	if (msg->status < 0) {
+		daemon_fail_start(d, "disk %s cannot be served: %s", m->file, msg->text);
+		return;
+	}
 	m->hello = *msg;
 	m->size = msg->hello.size;
 	m->lineage = msg->hello.lineage;

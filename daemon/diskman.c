@@ -182,6 +182,8 @@ int diskman_open(struct daemon *d, diskman_fn *fn)
 		r.flags = failed_over(&d->disk, &d->disk.disk[i]) ? DISK_OPEN_FAILOVER : 0;
 		ask_one(&d->disk.disk[i], &r, -1);
 	}
+	if (d->cfg->sync_rate)
+		diskman_rate(d, d->cfg->sync_rate);
 	return all_asked(d, DISK_OPEN);
 }
 
@@ -220,6 +222,7 @@ int diskman_link(struct daemon *d, struct diskman_peer *peer, enum disk_role rol
 		if (e == 0)
 			e = ask_one(m, &r, peer[i].fd);
 		close(peer[i].fd);
+		peer[i].fd = -1;
 	}
 	return e;
 }
@@ -348,8 +351,9 @@ static int spawn_nbdkit(struct dm *m, const char *plugin, int fds[2], int log_fd
 	param(&p, "control-fd=3");
 	param(&p, "boundary-fd=4");
 	if (!k->read_only) {
-		param(&p, "data=%s", daemon_state_dir(m->d));
+		param(&p, "data=%s", config_local(c)->data);
 		param(&p, "name=%s", m->name);
+		param(&p, "journal=%llu", (unsigned long long)c->journal);
 	}
 	param(&p, "cache-max=%llu", (unsigned long long)c->cache_max);
 	if (k->format == FORMAT_QCOW2)

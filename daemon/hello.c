@@ -25,10 +25,12 @@ static uint64_t machine_digest(const struct config *c)
 			h = (h ^ (unsigned char)*s) * 0x100000001b3;
 		h = (h ^ 0xff) * 0x100000001b3;
 	}
+	for (i = 0; i < c->disks; i++)
+		h = (h ^ (c->disk[i].sector + 2 * c->disk[i].read_only + c->disk[i].cdrom)) * 0x100000001b3;
 	return h + c->offload;
 }
 
-void hello_fill(struct daemon *d, struct peer_hello *h, enum peer_channel channel)
+void hello_fill(struct daemon *d, struct peer_hello *h, enum peer_channel channel, unsigned int disk)
 {
 	const struct config *c = d->cfg;
 
@@ -41,8 +43,9 @@ void hello_fill(struct daemon *d, struct peer_hello *h, enum peer_channel channe
 	h->vcpus = htobe64(c->vcpus);
 	h->mode = htobe64(c->mode);
 	h->digest = htobe64(machine_digest(c));
-	h->disk_size = htobe64(d->disk.disk[0].size);
-	h->disk_identity = htobe64(d->disk.disk[0].hello.hello.identity);
+	h->disk = htobe16(disk);
+	h->flags = htobe16(start_is_undecided(d) ? PEER_HELLO_UNDECIDED : 0);
+	hello_disks_fill(d, h->disks);
 	snprintf(h->vm, sizeof(h->vm), "%s", c->name);
 	snprintf(h->node, sizeof(h->node), "%s", config_local(c)->name);
 	snprintf(h->machine, sizeof(h->machine), "%s", c->machine);
@@ -78,18 +81,79 @@ static enum peer_status check_identity(struct daemon *d, struct peer_hello *h, c
 	if (be64toh(h->memory) != c->memory || be64toh(h->vcpus) != c->vcpus ||
 	    be64toh(h->mode) != c->mode || strcmp(h->machine, c->machine))
 		return refuse(text, size, "memory, vcpus, machine or mode differ from those in %s", c->path);
-	if (be64toh(h->digest) != machine_digest(c))
-		return refuse(text, size, "NICs, offload, cpu, accel or append differ from those in %s", c->path);
 	if (strcmp(h->qemu, d->qemu_version))
 		return refuse(text, size, "QEMU %s there, %s here: a pair needs the same version", h->qemu,
 			      d->qemu_version);
-	if (be64toh(h->disk_size) != d->disk.disk[0].size)
-		return refuse(text, size, "the disk has %llu bytes there, %llu here",
-			      (unsigned long long)be64toh(h->disk_size), (unsigned long long)d->disk.disk[0].size);
-	if (be64toh(h->disk_identity) != d->disk.disk[0].hello.hello.identity)
-		return refuse(text, size, "the disks had different content when they were opened: "
-			      "copy %s to the other host while the VM is off", config_disk(c, 0));
 	return PEER_OK;
+}
+
+/* after what names more precisely what differs */
+static enum peer_status check_digest(struct daemon *d, const struct peer_hello *h, char *text, size_t size)
+{
+	if (be64toh(h->digest) == machine_digest(d->cfg))
+		return PEER_OK;
+	return refuse(text, size, "NICs, offload, cpu, accel or append differ from those in %s", d->cfg->path);
+}
+
+/* CONTROL is there already */
+static enum peer_status check_side(struct daemon *d, const struct peer_hello *h, char *text, size_t size)
+{
+	unsigned int channel = be16toh(h->channel), disk = be16toh(h->disk);
+	const struct peer *p = &d->peer;
+
+	if (p->fd[PEER_CONTROL] < 0 || be64toh(h->session) != p->session)
+		return refuse(text, size, "no such session");
+	if (channel != PEER_DISK)
+		return p->fd[channel] < 0 ? PEER_OK : refuse(text, size, "channel %u is connected already", channel);
+	if (disk >= d->cfg->disks || !config_disk_writable(d->cfg, disk))
+		return refuse(text, size, "no writable disk %u", disk);
+	return p->disk[disk].fd < 0 ? PEER_OK : refuse(text, size, "disk %u is connected already", disk);
+}
+
+static enum peer_status later(struct daemon *d, char *text, size_t size)
+{
+	refuse(text, size, "busy: state %s", core_state_name(d->core.state));
+	return PEER_LATER;
+}
+
+/* this node does not know its role: the peer's disks may decide */
+static enum peer_status check_undecided(struct daemon *d, const struct peer_hello *h, char *text, size_t size)
+{
+	struct lineage its[CONFIG_DISKS_MAX];
+	unsigned int i, n = 0;
+
+	for (i = 0; i < d->cfg->disks; i++)
+		if (config_disk_writable(d->cfg, i))
+			hello_disk_lineage(&h->disks[i], &its[n++]);
+	return start_hello(d, be16toh(h->flags) & PEER_HELLO_UNDECIDED, its, n, text, size);
+}
+
+static enum peer_status check_control(struct daemon *d, struct peer_hello *h, char *text, size_t size)
+{
+	if (d->core.state == CORE_STARTING && !start_is_undecided(d)) /* neither disk nor QEMU are known yet */
+		return later(d, text, size);
+	if (check_identity(d, h, text, size) == PEER_REFUSED ||
+	    hello_disks_check(d, h->disks, HELLO_UNJUDGED, text, size) == PEER_REFUSED ||
+	    check_digest(d, h, text, size) == PEER_REFUSED)
+		return PEER_REFUSED;
+	if (d->core.state == CORE_STARTING)
+		return check_undecided(d, h, text, size);
+	if (d->core.state == CORE_ALONE && d->survivor)
+		return refuse(text, size, "%s took over and serves. It cannot take a host back before it is started "
+			      "again, which ends the VM: shut the guest down, start both", config_local(d->cfg)->name);
+	if (d->core.state != CORE_ALONE || d->peer.fd[PEER_CONTROL] >= 0)
+		return later(d, text, size);
+	return hello_disks_check(d, h->disks, HELLO_SOURCE, text, size);
+}
+
+void hello_answer_fill(struct daemon *d, struct peer_answer *a)
+{
+	hello_disks_fill(d, a->disks);
+}
+
+enum peer_status hello_answer_check(struct daemon *d, const struct peer_answer *a, char *text, size_t size)
+{
+	return hello_disks_check(d, a->disks, HELLO_TARGET, text, size);
 }
 
 enum peer_status hello_check(struct daemon *d, struct peer_hello *h, char *text, size_t size)
@@ -107,25 +171,5 @@ enum peer_status hello_check(struct daemon *d, struct peer_hello *h, char *text,
 	hello_text(h->qemu, sizeof(h->qemu));
 	if (channel >= PEER_NCHANNELS)
 		return refuse(text, size, "no channel %u", channel);
-	if (channel != PEER_CONTROL) {
-		if (d->peer.fd[PEER_CONTROL] < 0 || be64toh(h->session) != d->peer.session)
-			return refuse(text, size, "no such session");
-		if (d->peer.fd[channel] >= 0)
-			return refuse(text, size, "channel %u is connected already", channel);
-		return PEER_OK;
-	}
-	if (d->core.state == CORE_STARTING) { /* neither disk nor QEMU are known yet */
-		refuse(text, size, "busy: state %s", core_state_name(d->core.state));
-		return PEER_LATER;
-	}
-	if (check_identity(d, h, text, size) == PEER_REFUSED)
-		return PEER_REFUSED;
-	if (d->core.state == CORE_ALONE && d->survivor)
-		return refuse(text, size, "%s took over and serves. It cannot take a host back before it is started "
-			      "again, which ends the VM: shut the guest down, start both", config_local(d->cfg)->name);
-	if (d->core.state != CORE_ALONE || d->peer.fd[PEER_CONTROL] >= 0) {
-		refuse(text, size, "busy: state %s", core_state_name(d->core.state));
-		return PEER_LATER;
-	}
-	return PEER_OK;
+	return channel == PEER_CONTROL ? check_control(d, h, text, size) : check_side(d, h, text, size);
 }

@@ -4,11 +4,12 @@
  *
  * The secondary dials the primary once for each channel. Each connection begins with a hello of the
  * dialler and an answer of the listener; the control channel comes first, its answer names the session
- * that the others belong to. All numbers are big endian.
+ * that the others belong to. All numbers are big endian. Each says what its disks are, so that both judge
+ * whether, and how far, the secondary's may be overwritten.
  *
  *   CONTROL  messages (struct peer_header + payload), both ways
  *   BULK     checkpoints (struct bulk_header, stage records, pages, device state), to the secondary
- *   DISK     handed to the disk managers (disk/disk_proto.h)
+ *   DISK     one for each writable disk: handed to the disk managers (disk/disk_proto.h)
  *   SEED     handed to the two QEMUs: their migration stream
  */
 #ifndef COLO_PEER_PROTO_H
@@ -16,20 +17,45 @@
 
 #include <stdint.h>
 
+#include "disk/lineage.h"
+
 #define PEER_MAGIC 0x434f4c4fu
-#define PEER_VERSION 1
+#define PEER_VERSION 2
+#define PEER_MAX_DISKS 8
 
 enum peer_channel { PEER_CONTROL, PEER_BULK, PEER_DISK, PEER_SEED, PEER_NCHANNELS };
 
+enum peer_disk_flag { PEER_DISK_PRESENT = 1, PEER_DISK_READ_ONLY = 2, PEER_DISK_CDROM = 4 };
+
+struct peer_disk {
+	uint64_t size;     /* bytes */
+	uint64_t identity; /* read-only: hash of the content */
+	uint32_t flags;    /* enum peer_disk_flag */
+	uint32_t sector;
+	uint64_t current, base, history[LINEAGE_HISTORY]; /* writable: struct lineage */
+	uint32_t lineage_flags;
+	uint32_t pad;
+};
+_Static_assert(sizeof(struct peer_disk) == 96, "disk layout");
+
+enum peer_hello_flag {
+	PEER_HELLO_UNDECIDED = 1, /* does not know its role yet; may be dialled as well */
+};
+
+/* magic and version keep their place in all versions */
 struct peer_hello {
 	uint32_t magic;
 	uint16_t version;
 	uint16_t channel;
 	uint64_t session; /* CONTROL: 0 */
-	uint64_t memory, vcpus, mode, disk_size, disk_identity, digest;
+	uint16_t disk;    /* DISK: which */
+	uint16_t flags;   /* enum peer_hello_flag */
+	uint32_t pad;
+	uint64_t memory, vcpus, mode, digest;
 	char vm[32], node[32], machine[32], qemu[32];
+	struct peer_disk disks[PEER_MAX_DISKS];
 };
-_Static_assert(sizeof(struct peer_hello) == 192, "hello layout");
+_Static_assert(sizeof(struct peer_hello) == 952, "hello layout");
 
 enum peer_status { PEER_OK, PEER_REFUSED, PEER_LATER };
 
@@ -39,8 +65,12 @@ struct peer_answer {
 	uint16_t status; /* enum peer_status */
 	uint64_t session;
 	char text[240];
+	/* up to here as in version 1 */
+	struct peer_disk disks[PEER_MAX_DISKS]; /* with PEER_OK to CONTROL */
 };
-_Static_assert(sizeof(struct peer_answer) == 256, "answer layout");
+_Static_assert(sizeof(struct peer_answer) == 256 + 768, "answer layout");
+#define PEER_ANSWER_ANY 256 /* what an answer of any version has */
+#define PEER_HELLO_ANY 8
 
 enum peer_type {
 	PEER_HEARTBEAT = 1, /* both; payload: u64 time of the sender, u64 time it last got, u64 ns ago */

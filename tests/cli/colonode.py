@@ -21,10 +21,15 @@ CONTROL, BULK, DISK, SEED = range(4)
 OK, REFUSED, LATER = range(3)
 (HEARTBEAT, SEED_START, SEED_READY, INPUT, PVM_SYN, OUTPUT, BOUNDARY, HELD, APPLIED, HANDOVER, ASK, TAKEN,
  DISMISS, GUEST_OFF, SYNCED, GOODBYE) = range(1, 17)
-HELLO = struct.Struct("!IHHQQQQQQQ32s32s32s32s")
-HELLO_FIELDS = ("magic version channel session memory vcpus mode disk_size disk_identity digest vm node "
-                "machine qemu").split()
-ANSWER = struct.Struct("!IHHQ240s")
+VERSION = 2
+HELLO = struct.Struct("!IHHQHHIQQQQ32s32s32s32s768s")
+HELLO_FIELDS = ("magic version channel session disk flags pad memory vcpus mode digest vm node machine qemu "
+                "disks").split()
+PEER_DISK = struct.Struct("!QQIIQQ48sII") # one of eight
+DISK_FIELDS = "size identity flags sector current base history lineage_flags pad".split()
+PRESENT, READ_ONLY, CDROM = 1, 2, 4
+CONSISTENT, SERVED = 1, 2 # of lineage_flags
+ANSWER = struct.Struct("!IHHQ240s768s")
 HEADER = struct.Struct("!IHHQ")
 
 
@@ -143,6 +148,18 @@ def hello_pack(fields, **changes):
                         for k in HELLO_FIELDS))
 
 
+def disk_of(disks, i):
+    """Fields of the disk @i in a hello or an answer."""
+    return dict(zip(DISK_FIELDS, PEER_DISK.unpack_from(disks, i * PEER_DISK.size)))
+
+
+def with_disk(disks, i, **changes):
+    """The same disks, but for the disk @i."""
+    fields = {**disk_of(disks, i), **changes}
+    at = i * PEER_DISK.size
+    return disks[:at] + PEER_DISK.pack(*(fields[k] for k in DISK_FIELDS)) + disks[at + PEER_DISK.size:]
+
+
 def message(kind, epoch=0, payload=b"", length=None):
     return HEADER.pack(len(payload) if length is None else length, kind, 0, epoch) + payload
 
@@ -185,7 +202,7 @@ def answer(sock):
     data = receive(sock, ANSWER.size)
     if len(data) != ANSWER.size:
         raise Failure(f"an answer of {len(data)} bytes")
-    magic, _, status, session, text = ANSWER.unpack(data)
+    magic, _, status, session, text, _ = ANSWER.unpack(data)
     if magic != MAGIC:
         raise Failure("an answer without magic")
     return status, session, text.rstrip(b"\0").decode()

@@ -4,15 +4,25 @@ import socket
 import struct
 import threading
 
-from colonode import ANSWER, BULK, HELLO, MAGIC, OK, hello_unpack, receive
+from colonode import (ANSWER, BULK, CONSISTENT, HELLO, MAGIC, OK, PRESENT, SERVED, VERSION, disk_of, hello_unpack,
+                      receive, with_disk)
 
 BULK_HEADER = struct.Struct("=IIQQQQ") # as the daemon sends it: in its host's byte order
 RECORD = struct.Struct("=IIQQ")
 LIMIT = 15
 
 
-def answer(status, session, text, version=1):
-    return ANSWER.pack(MAGIC, version, status, session, text.encode())
+def answer(status, session, text, version=VERSION, disks=b""):
+    return ANSWER.pack(MAGIC, version, status, session, text.encode(), disks)
+
+
+def newer(disks):
+    """Those of a primary that went on from what the secondary has."""
+    for i in range(8):
+        d = disk_of(disks, i)
+        if d["flags"] == PRESENT:
+            disks = with_disk(disks, i, current=0x77 + i, base=d["current"], lineage_flags=CONSISTENT | SERVED)
+    return disks
 
 
 def bulk_header(magic=MAGIC, flags=0, epoch=1, nrec=0, npages=0, device_bytes=0):
@@ -45,9 +55,9 @@ class Primary:
         channel = {}
         while len(channel) < 3:
             s = self.accept()
-            c = hello_unpack(receive(s, HELLO.size))["channel"]
-            s.sendall(answer(OK, 42, ""))
-            channel[c] = s
+            hello = hello_unpack(receive(s, HELLO.size))
+            s.sendall(answer(OK, 42, "", disks=newer(hello["disks"])))
+            channel[hello["channel"]] = s
         return channel
 
 

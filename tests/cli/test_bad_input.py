@@ -21,9 +21,10 @@ import threading
 import time
 
 import fakes
-from colonode import (APPLIED, ASK, BULK, CONTROL, DISK, GUEST_OFF, HANDOVER, HELD, HELLO, INPUT, LATER, OK,
-                      OUTPUT, PVM_SYN, REFUSED, SEED, SEED_READY, SEED_START, TAKEN, Failure, Link, Node,
-                      answer, closed, dial, hello_pack, message, receive, wait_for)
+from colonode import (APPLIED, ASK, BULK, CDROM, CONTROL, DISK, GUEST_OFF, HANDOVER, HELD, HELLO, INPUT, LATER, OK,
+                      OUTPUT, PRESENT, PVM_SYN, READ_ONLY, REFUSED, SEED, SEED_READY, SEED_START, SERVED, TAKEN,
+                      Failure, Link, Node, answer, closed, dial, disk_of, hello_pack, message, receive, wait_for,
+                      with_disk)
 
 
 class World:
@@ -325,19 +326,66 @@ def test_hello_of_a_stranger(w):
     h = w.hello()
     a = w.primary()
     turned_away(h, "speaks peer protocol 9", a, version=9)
+    with dial(hello_pack(h, version=1)[:192]) as s: # that one's hello is shorter
+        status, _, text = answer(s)
+        if status != REFUSED or "speaks peer protocol 1" not in text:
+            raise Failure(f"version 1: answer {status} '{text}'")
     turned_away(h, "this is VM 'web', not 'mail'", a, vm="mail")
     turned_away(h, "node 'b' is expected, not 'c'", a, node="c")
     turned_away(h, "memory, vcpus, machine or mode differ", a, memory=1 << 30)
     turned_away(h, "memory, vcpus, machine or mode differ", a, mode=1)
     turned_away(h, "QEMU 10.0.0 there, 7.", a, qemu="10.0.0")
-    turned_away(h, "the disk has 8192 bytes there, 4194304 here", a, disk_size=8192)
-    turned_away(h, "the disks had different content", a, disk_identity=1)
     turned_away(h, "NICs, offload, cpu", a, digest=1)
     turned_away(h, "no channel 77", a, channel=77)
     turned_away(h, "no such session", a, channel=BULK, session=12345)
     turned_away(h, "this is VM 'web', not '?[2J%n%s", a, vm=b"\x1b[2J%n%s")
     turned_away(h, "this is VM 'web', not 'xxxx", a, vm=b"x" * 32)
     unharmed(a)
+
+
+def test_hello_with_other_disks(w):
+    """What differs is said by the name of the disk and the names of the hosts."""
+    h = w.hello()
+    a = w.primary()
+    disks = h["disks"]
+    name = f"disk0 ({a.disk}): "
+
+    def refused(want, i, **changes):
+        turned_away(h, want, a, disks=with_disk(disks, i, **changes))
+
+    refused(name + "8192 bytes on b, 4194304 on a", 0, size=8192)
+    refused(name + "sectors of 4096 bytes on b, of 512 on a", 0, sector=4096)
+    refused(name + "read-only on b, writable on a", 0, flags=PRESENT | READ_ONLY)
+    refused(name + "a CD on b, writable on a", 0, flags=PRESENT | READ_ONLY | CDROM)
+    refused(name + "b has no such disk", 0, flags=0)
+    refused("disk3: only b has such a disk", 3, flags=PRESENT)
+    refused(name, 0, current=77, base=0, history=bytes(48)) # nothing in common
+    refused(name, 0, current=77, base=disk_of(disks, 0)["current"], lineage_flags=1 | SERVED) # both went on
+    unharmed(a)
+
+
+def test_read_only_disks(w):
+    """They are compared, not copied."""
+    cd, other = os.path.join(w.base, "cd.iso"), os.path.join(w.base, "other.iso")
+    for path, first in (cd, b"1"), (other, b"2"):
+        with open(path, "wb") as f:
+            f.write(first)
+            f.truncate(1 << 20)
+    settings = {("disk 1", "cdrom"): "yes", ("disk 1", "file"): cd}
+    a = w.primary(settings)
+    b = w.node("b", {**settings, ("disk 1", "file"): other}).start()
+    ends(b, rf"a refuses this node: disk1 \({cd}\): the content on b is another; a read-only disk is not copied")
+    b = w.node("b", settings).start()
+    a.wait_state("protected")
+    b.wait_state("protected")
+
+
+def test_config_one_file_for_two_disks(w):
+    a = w.node("a")
+    a.write_config({("disk 1", "file"): a.disk}, 7400)
+    a.start()
+    if a.wait_end() != 1 or f"[host a] {a.disk}: is the file of [disk], too" not in a.log():
+        raise Failure(a.log())
 
 
 def test_no_hello(w):
@@ -385,7 +433,7 @@ def test_dialled_too_early(w):
         f.write('#!/bin/sh\nsleep 1\nexec qemu-system-x86_64 "$@"\n')
     os.chmod(slow, 0o755)
     a = w.node("a", {("vm", "qemu"): slow}).start()
-    a.wait_log("disk .*: 4 MiB")
+    a.wait_log("disk0: .*: 4 MiB")
     with dial(hello_pack(h)) as s:
         if answer(s)[0] != LATER:
             raise Failure("a peer that comes early is refused")
@@ -434,7 +482,7 @@ def test_control_messages(w):
     dropped(a, h, "checkpoint channel", lambda l: l.send(b"checkpoint?", BULK))
     dropped(a, h, "checkpoint channel", lambda l: l.channel[BULK].shutdown(socket.SHUT_WR))
     dropped(a, h, "state (syncing|seeding) -> alone", lambda l: l.send(os.urandom(100), DISK))
-    dropped(a, h, "disk link: |closed", lambda l: l.channel[DISK].close())
+    dropped(a, h, "disk0: link: |closed", lambda l: l.channel[DISK].close())
 
 
 def test_messages_out_of_turn(w):
@@ -549,7 +597,8 @@ def test_primary_is_busy(w):
 
 
 def test_primary_of_another_version(w):
-    keeps_trying(w, "speaks peer protocol 2", lambda s: s.sendall(fakes.answer(OK, 0, "", version=2)))
+    keeps_trying(w, "speaks peer protocol 3", lambda s: s.sendall(fakes.answer(OK, 0, "", version=3)))
+    keeps_trying(w, "speaks peer protocol 1", lambda s: s.sendall(fakes.answer(OK, 0, "", version=1)[:256]))
 
 
 def test_primary_is_silent(w):
@@ -580,7 +629,7 @@ def test_primary_sends_nonsense(w):
     secondary_ends(w, "message that makes no sense", lambda c: c[CONTROL].sendall(message(99)))
     secondary_ends(w, "message that is too long", lambda c: c[CONTROL].sendall(message(4, length=1 << 30)))
     secondary_ends(w, "checkpoint channel: not a checkpoint", lambda c: c[BULK].sendall(b"?" * 100))
-    secondary_ends(w, "disk link: ", lambda c: c[DISK].sendall(b"?" * 100))
+    secondary_ends(w, "disk0: link: ", lambda c: c[DISK].sendall(b"?" * 100))
     secondary_ends(w, "closed", lambda c: c[BULK].close())
 
 

@@ -45,6 +45,23 @@ struct daemon *stub_daemon(bool primary)
 		config.nhosts = 2;
 		config.memory = 512 << 20;
 		config.vcpus = 1;
+		config.disks = 3;
+		config.nics = 1;
+		for (int i = 0; i < 3; i++) {
+			struct dm *m = &d.disk.disk[i];
+
+			config.disk[i].sector = i == 1 ? 4096 : 512;
+			config.disk[i].read_only = i == 2;
+			m->index = i;
+			m->d = &d;
+			m->file = "/srv/web.img";
+			m->writable = i < 2;
+			m->size = 1 << 30;
+			m->hello.hello.identity = 77;
+			m->lineage = (struct lineage){ .current = 5 + i, .base = 3, .history = { 3, 2, 1 },
+						       .flags = LINEAGE_CONSISTENT | LINEAGE_SERVED };
+		}
+		d.disk.n = 3;
 		done = true;
 	}
 	d.cfg = &config;
@@ -52,6 +69,8 @@ struct daemon *stub_daemon(bool primary)
 	d.core.state = CORE_PROTECTED;
 	for (int i = 0; i < PEER_NCHANNELS; i++)
 		d.peer.fd[i] = -1;
+	for (int i = 0; i < CONFIG_DISKS_MAX; i++)
+		d.peer.disk[i].fd = -1;
 	d.peer.mute = false;
 	d.peer.up = true;
 	stub_events = 0;

@@ -5,6 +5,9 @@
  * The first byte chooses: messages to the primary, to the secondary, to one that took over; a hello; an
  * answer's text. Messages lie at the end of memory of their own, so that what is read beyond is seen.
  */
+#include <fcntl.h>
+#include <stdlib.h>
+
 #include "daemon/peer.c"
 #include "tests/fuzz/daemon_stub.h"
 
@@ -22,27 +25,46 @@ static void messages(struct daemon *d, const uint8_t *data, size_t size)
 		abort();
 	/* in two pieces: a message may be cut anywhere */
 	buffer_put(&p->in, data, cut);
-	parse(d);
+	peer_parse(d);
 	if (buffer_len(&p->in) && p->fd[PEER_CONTROL] >= 0 && !p->mute)
 		CHECK(buffer_len(&p->in) < sizeof(struct peer_header) + PEER_PAYLOAD_MAX);
 	if (!p->mute && p->fd[PEER_CONTROL] >= 0 && buffer_put(&p->in, data + cut, size - cut))
-		parse(d);
+		peer_parse(d);
 	peer_drop(d);
 	buffer_free(&p->in);
+}
+
+/* Bytes of the hello by place: the first pair what channel and disk, then two of place and one of value each. */
+static void change(void *p, size_t n, const uint8_t *data, size_t size)
+{
+	for (size_t i = 0; i + 2 < size; i += 3)
+		((uint8_t *)p)[(data[i] << 8 | data[i + 1]) % n] = data[i + 2];
 }
 
 static void hello(struct daemon *d, const uint8_t *data, size_t size)
 {
 	struct peer_hello *h = malloc(sizeof(*h));
+	struct peer_answer *a = calloc(1, sizeof(*a));
 	char text[240];
 
-	/* what is not given is right */
+	/* what is not given is right; the peer's copies are as of the generation before, or empty */
 	d->core.state = size && data[0] & 1 ? CORE_ALONE : CORE_PROTECTED;
-	hello_fill(d, h, size > 1 ? data[1] % PEER_NCHANNELS : 0);
+	hello_fill(d, h, size > 1 ? data[1] % PEER_NCHANNELS : 0, size > 1 ? data[1] >> 4 : 0);
 	memcpy(h->node, "b", 2);
-	for (size_t i = 2; i + 1 < size; i += 2)
-		((uint8_t *)h)[data[i] % sizeof(*h)] = data[i + 1];
-	hello_check(d, h, text, sizeof(text));
+	for (unsigned int i = 0; i < d->cfg->disks; i++) {
+		h->disks[i].current = size && data[0] & 2 ? h->disks[i].base : h->disks[i].current;
+		h->disks[i].lineage_flags = htobe32(LINEAGE_CONSISTENT);
+	}
+	change(h, sizeof(*h), data + 2, size > 2 ? size - 2 : 0);
+	memset(text, 'x', sizeof(text));
+	if (hello_check(d, h, text, sizeof(text)) != PEER_OK)
+		CHECK(memchr(text, 0, sizeof(text)) && *text);
+	hello_answer_fill(d, a);
+	change(a->disks, sizeof(a->disks), data + 2, size > 2 ? size - 2 : 0);
+	memset(text, 'x', sizeof(text));
+	if (hello_answer_check(d, a, text, sizeof(text)) != PEER_OK)
+		CHECK(memchr(text, 0, sizeof(text)) && *text);
+	free(a);
 	free(h);
 }
 
