@@ -21,7 +21,7 @@
 #include "disk/disk.h"
 #include "disk/identity.h"
 
-#define PROGRESS_NS 500000000u
+#define PROGRESS_NS 200000000u
 
 uint64_t disk_random(void)
 {
