@@ -195,7 +195,7 @@ static void reap(struct host *h, unsigned disk)
 	if (p->cut_fd >= 0)
 		close(p->cut_fd);
 	p->cut_fd = -1;
-	if (h->kind == COPY && p->boundary > h->lower[disk])
+	if (h->kind == COPY && !h->dropping && p->boundary > h->lower[disk])
 		h->lower[disk] = p->boundary;
 }
 
@@ -383,6 +383,7 @@ bool host_start(struct host *h, uint64_t cut)
 {
 	trace("host %u starts%s", h->index, cut ? ", to lose power soon" : "");
 	h->activity = IDLE;
+	h->dropping = false;
 	for (unsigned d = 0; d < model.ndisks; d++)
 		start_proc(h, d, d == cut % model.ndisks ? cut : 0);
 	for (unsigned d = 0; d < model.ndisks; d++) {
@@ -459,6 +460,8 @@ static bool link_disk(struct host *p, struct host *s, unsigned d)
 	close(fds[0]);
 	req.role = DISK_PRIMARY;
 	req.peer = theirs;
+	if (s->spoilt || p->spoilt)
+		v = LINEAGE_ALL;
 	req.flags = v == LINEAGE_ALL ? DISK_LINK_ALL : 0;
 	ok = ok && ask(p, d, req, fds[1]);
 	if (pp->cut_fd >= 0)
@@ -471,9 +474,19 @@ static bool link_disk(struct host *p, struct host *s, unsigned d)
 	return ok;
 }
 
+/* What a host that only came back holds. */
+static void keep_before(struct host *s)
+{
+	s->known = s->activity == IDLE && s->kind != MIXTURE;
+	for (unsigned d = 0; s->known && d < model.ndisks; d++)
+		for (unsigned i = 0; i < SECTORS; i++)
+			s->before[d][i] = ref_content(model.sh->ref[s->index][d].s[i].floor);
+}
+
 bool pair_link(struct host *p, struct host *s)
 {
 	trace("link host %u to host %u", p->index, s->index);
+	keep_before(s);
 	s->activity = SECONDARY;
 	s->kind = MIXTURE;
 	model.based = model.synced = model.pair = false;
@@ -559,13 +572,12 @@ bool pair_boundary(struct host *p, struct host *s)
 	return host_alive(p) && host_alive(s);
 }
 
-bool pair_commit(struct host *s)
+bool pair_commit(struct host *s, uint64_t epoch)
 {
-	uint64_t epoch = model.received;
-
 	if (!ask_all(s, (struct disk_request){ .op = DISK_COMMIT, .epoch = epoch }))
 		return false;
 	s->kind = COPY;
+	s->spoilt = false;
 	model.based = model.pair = true;
 	model.committed = epoch;
 	model.checkpoints++;

@@ -41,6 +41,10 @@ struct host {
 	uint64_t lower[DISKS]; /* COPY: the oldest epoch it may come back to */
 	unsigned served;       /* CHANGING: disks that answered SERVE */
 	bool clean;            /* it ended in an orderly way */
+	bool dropping;         /* FAILOVER was asked for: boundaries beyond what was committed are void */
+	bool spoilt;           /* disk 0 has differences that no bitmap knows of */
+	bool known;            /* MIXTURE: it held `before` when the sync began */
+	uint64_t before[DISKS][SECTORS];
 };
 
 struct model {
@@ -92,7 +96,8 @@ bool pump(bool (*done)(void), int ms);
 bool pair_link(struct host *p, struct host *s);
 void pair_cut(void);
 bool pair_boundary(struct host *p, struct host *s);
-bool pair_commit(struct host *s);
+/* `epoch` is held by all disks of s. */
+bool pair_commit(struct host *s, uint64_t epoch);
 struct image *image_of(unsigned disk, uint64_t epoch);
 
 #endif

@@ -61,6 +61,14 @@ static void check_image(struct host *h, unsigned d, uint64_t epoch)
 			     (unsigned long long)image->v[i], (unsigned long long)epoch);
 }
 
+static bool values_differ(const uint64_t *seen, const uint64_t *values)
+{
+	for (unsigned i = 0; i < SECTORS; i++)
+		if (seen[i] != ref_content(values[i]))
+			return true;
+	return false;
+}
+
 static void check_own(struct host *h, unsigned d)
 {
 	struct ref *r = &model.sh->ref[h->index][d];
@@ -103,6 +111,19 @@ static uint64_t judge_hello(struct host *h, bool *over)
 	return epoch;
 }
 
+/* A sync was cut off. Either nothing of it is there or the metadata say so, or it was over and committed. */
+static void check_mixture(struct host *h, unsigned d)
+{
+	uint64_t *seen = model.sh->seen[h->index][d], epoch = h->p[d].hello.epoch;
+
+	if (!(h->p[d].hello.hello.lineage.flags & LINEAGE_CONSISTENT) || !h->known)
+		return;
+	if (epoch && model.image[d][epoch % IMAGES].epoch == epoch && !values_differ(seen, image_of(d, epoch)->v))
+		return;
+	if (values_differ(seen, h->before[d]))
+		fail("host %u disk %u is a mixture, and the metadata say that it is not", h->index, d);
+}
+
 static void came_back(struct host *h, uint64_t epoch)
 {
 	model.opened[h->kind]++;
@@ -116,6 +137,8 @@ static void came_back(struct host *h, uint64_t epoch)
 		} else if (h->kind == OWN) {
 			check_own(h, d);
 			ref_set(r, model.sh, model.sh->seen[h->index][d]);
+		} else {
+			check_mixture(h, d);
 		}
 	}
 }
@@ -208,23 +231,22 @@ static void run_guest(struct host *h)
 	guest_wait(h);
 }
 
-/* The secondary's VM goes on as the only one. Its peer is dead, or believes otherwise for a moment. */
-static void take_over(struct host *s)
+static void go_on_alone(struct host *s)
 {
 	bool busy = !one_in(3);
 
 	trace("host %u takes over", s->index);
 	if (one_in(3))
 		arm(s);
-	if (model.received > model.committed && !one_in(3) && !pair_commit(s))
+	if (model.received > model.committed && !one_in(3) && !pair_commit(s, model.received))
 		return;
 	if (busy && host_alive(s))
 		guest_start(s, batch());
 	for (unsigned d = 0; d < model.ndisks; d++) {
 		ref_all_stable(&model.sh->ref[s->index][d]);
-		s->p[d].boundary = 0; /* beyond what was committed is dropped */
 		s->lower[d] = model.committed;
 	}
+	s->dropping = true;
 	if (!host_alive(s) ||
 	    !ask_all(s, (struct disk_request){ .op = DISK_FAILOVER, .epoch = pick_random(UINT64_C(1) << 40) + 1 }))
 		return;
@@ -235,6 +257,12 @@ static void take_over(struct host *s)
 	}
 	if (serve(s) && busy)
 		guest_wait(s);
+}
+
+/* The secondary's VM goes on as the only one. Its peer is dead, or believes otherwise for a moment. */
+static void take_over(struct host *s)
+{
+	go_on_alone(s);
 	put_off(other(s));
 }
 
@@ -278,13 +306,15 @@ static void link_gone(struct host *p, struct host *s)
 
 	pair_cut();
 	model.linked = model.synced = false;
-	if (based && one_in(2)) {
+	if (based && host_alive(s) && one_in(2)) {
 		if (one_in(2))
 			put_off(p);
 		else if (one_in(2))
 			run_guest(p); /* it does not know yet, and nothing that it says gets out */
 		if (host_alive(s))
 			take_over(s);
+		else
+			put_off(p);
 		return;
 	}
 	if (!ask_all(p, (struct disk_request){ .op = DISK_UNLINK }) || !serve(p))
@@ -361,13 +391,20 @@ static void check_secondary(struct host *s)
 static void checkpoint(struct host *p, struct host *s)
 {
 	bool ahead = one_in(3), first = !model.based;
+	uint64_t epoch;
 
 	trace("checkpoint %llu", (unsigned long long)model.epoch + 1);
 	if (!pair_boundary(p, s) || model.received != model.epoch)
 		return;
+	epoch = model.epoch;
+	if (one_in(5)) { /* the next one is on its way before this one is committed */
+		guest_start(p, batch());
+		if (!guest_wait(p) || !pair_boundary(p, s))
+			return;
+	}
 	if (ahead)
 		guest_start(p, batch()); /* the PVM does not wait for COMMIT */
-	if (pair_commit(s) && (first || one_in(8)))
+	if (pair_commit(s, epoch) && (first || one_in(8)))
 		check_secondary(s);
 	if (ahead && host_alive(p))
 		guest_wait(p);
@@ -423,7 +460,7 @@ static void spoil_and_verify(struct host *p, struct host *s)
 	if (!host_alive(p) || !host_alive(s) || link_is_lost())
 		return;
 	guest_wait(p);
-	if (!pair_boundary(p, s) || model.received != model.epoch || !pair_commit(s))
+	if (!pair_boundary(p, s) || model.received != model.epoch || !pair_commit(s, model.epoch))
 		return;
 	if (!verify(p, 0, 0))
 		return;
@@ -432,13 +469,15 @@ static void spoil_and_verify(struct host *p, struct host *s)
 		return;
 	/* from here on the secondary's disk is spoilt; unless it is repaired, it may not be used any more */
 	if (verify(p, 0, parts_bytes(first, n)) && verify(p, DISK_VERIFY_REPAIR, parts_bytes(first, n)) &&
-	    pair_boundary(p, s) && model.received == model.epoch && pair_commit(s)) {
+	    pair_boundary(p, s) && model.received == model.epoch && pair_commit(s, model.epoch)) {
 		check_secondary(s);
 		if (host_alive(p) && host_alive(s))
 			verify(p, 0, 0);
 		return;
 	}
 	s->kind = MIXTURE;
+	s->known = false;
+	s->spoilt = true;
 	model.based = model.pair = false;
 	model.truth = p->index;
 	if (host_alive(s))
@@ -528,6 +567,8 @@ static void step(void)
 		alone_step(p, s);
 	else if (!model.synced)
 		syncing_step(p, s);
+	else if (!model.based && one_in(2))
+		run_guest(p);
 	else if (!model.based)
 		checkpoint(p, s);
 	else
@@ -604,7 +645,7 @@ static void finish(void)
 		checkpoint(p, other(p));
 		if (!host_alive(p) || !host_alive(other(p)) || link_is_lost())
 			continue;
-		if (!pair_boundary(p, other(p)) || model.received != model.epoch || !pair_commit(other(p)))
+		if (!pair_boundary(p, other(p)) || model.received != model.epoch || !pair_commit(other(p), model.epoch))
 			continue;
 		if (host_end(p) && host_end(other(p))) {
 			for (unsigned d = 0; d < model.ndisks; d++)
