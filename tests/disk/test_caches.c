@@ -540,6 +540,42 @@ static void test_pvm_full(void)
 	       (unsigned long long)next >> 20, settled);
 }
 
+/* How much is written until a checkpoint is asked for. */
+static uint64_t until_asked(struct svm_cache *c, uint64_t *off)
+{
+	uint64_t from = *off;
+
+	while (!svm_cache_wants_checkpoint(c)) {
+		CHECK(*off - from <= 20u << 20);
+		CHECK(svm_cache_write(c, data, 65536, *off) == 0);
+		*off += 65536;
+	}
+	return *off - from;
+}
+
+static void test_svm_asks(void)
+{
+	static const struct { uint64_t max, each; } cases[] = { { 8u << 20, 4u << 20 }, { 1u << 30, 16u << 20 } };
+	struct storage st;
+
+	open_storage(&st, 64u << 20);
+	for (unsigned i = 0; i < 2; i++) {
+		struct svm_cache c;
+		uint64_t off = 0;
+
+		CHECK(svm_cache_init(&c, &st, cases[i].max, "/tmp") == 0);
+		CHECK(svm_cache_zero(&c, 60u << 20, 0) == 0 && !svm_cache_wants_checkpoint(&c)); /* no data to save */
+		for (int times = 0; times < 3; times++)
+			CHECK(until_asked(&c, &off) <= cases[i].each + 65536 && off >= (unsigned)(times + 1) * cases[i].each);
+		svm_cache_drop(&c);
+		off = 0;
+		CHECK(until_asked(&c, &off) >= cases[i].each);
+		svm_cache_destroy(&c);
+	}
+	storage_close(&st);
+	printf("svm cache: asks for checkpoints\n");
+}
+
 #define SLOTS 64
 static struct range_lock ranges;
 static _Atomic int owners[SLOTS];
@@ -601,6 +637,7 @@ int main(int argc, char **argv)
 	test_ranges();
 	test_identity();
 	test_pvm_full();
+	test_svm_asks();
 	test_model(steps);
 	return 0;
 }
