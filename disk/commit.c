@@ -2,8 +2,8 @@
  *
  * commit.c - the daemon's requests that end an epoch or a pair: BOUNDARY, COMMIT, FAILOVER, SERVE
  *
- * Theory of operation: what is on stable storage when. A secondary's life, with the changes of the metadata
- * (each one atomic) numbered:
+ * Theory of operation: what is on stable storage when. A secondary's life, with the changes of the
+ * metadata (each one atomic) numbered:
  *
  *   LINK        nothing changes yet.
  *   receiving   before the first thing is written to storage or journal, what was committed in an earlier link
@@ -28,8 +28,9 @@
  * A power loss between two of these leaves what recover.c turns into the content that the last change
  * stands for. (3) may fall between (4) and (5) as well.
  *
- * Between FAILOVER and SERVE the SVM may go on, on the SVM cache; what it writes then is not in the file, and
- * a flush waits (settle_wait()), so it is of no more worth than any write that was not flushed.
+ * Between FAILOVER and SERVE the SVM may go on, on the SVM cache; what it writes then is not in the
+ * file, and a flush waits (settle_wait()), so it is of no more worth than any write that was not
+ * flushed.
  *
  * If the file cannot be written, FAILOVER fails, and the daemon may say SERVE all the same: (5) then says
  * that the disk is a mixture, until (6).
@@ -80,8 +81,8 @@ int commit_receive(struct disk *d)
 
 	if (d->receiving)
 		return 0;
-	/* What the metadata cease to say must be in storage, and in the map of changes, before: blocks that the
-	 * peer takes for equal are not compared again. */
+	/* What the metadata cease to say must be in storage, and in the map of changes, before:
+	 * blocks that the peer takes for equal are not compared again. */
 	r = storage_flush(&d->storage);
 	if (!r)
 		r = dirty_settle(d);

@@ -6,24 +6,27 @@
  * SVM reads it; what the PVM writes meanwhile waits here. Overlapping and partial writes are right for
  * free, because the log is applied in the order in which it was written.
  *
- * The log is a list of chunks, each the image of one slot of the journal (redo.h). A chunk is written to
- * its slot when it is full; a boundary writes what the last chunk has and syncs the journal, and only then
- * is there a mark that can be committed. So nothing reaches the disk that could not be repeated from
- * stable storage after a power loss. Commit applies records up to a mark and forgets the chunks that are used up;
- * their slots are free when the disk has been synced and the metadata say so (pvm_cache_settled()).
+ * The log is a list of chunks, each the image of one slot of the journal (redo.h). A chunk is
+ * written to its slot when it is full; a boundary writes what the last chunk has and syncs the
+ * journal, and only then is there a mark that can be committed. So nothing reaches the disk that
+ * could not be repeated from stable storage after a power loss. Commit applies records up to a mark
+ * and forgets the chunks that are used up; their slots are free when the disk has been synced and
+ * the metadata say so (pvm_cache_settled()).
  *
  *   slots    tail          first               last    next
  *             | committed,  | being applied,    |       |
  *             | not settled | or waiting        |       |
  *   memory                  | max_in_memory of them     |
  *
- * Bounds. Memory: max_in_memory chunks; the memory of any further one is given back when it is full,
- * and commit reads it back from its slot. Journal: its slots. When half of either waits for a commit,
- * append() says so once, and a checkpoint is asked for. Above three quarters of the slots the appending thread is slowed
- * down, and with it, through TCP and the primary's ring, the PVM: its requests must still complete for
- * the checkpoint that would relieve us, because stopping a VM waits for them. When full the thread waits
- * for a commit and its settling; should none come, the primary's link gives up (link.c). Boundaries never wait: one slot
- * is theirs alone, and has room for more of them than there may be marks.
+ * Bounds. Memory: max_in_memory chunks; the memory of any further one is given back when it is
+ * full, and commit reads it back from its slot. Journal: its slots. When half of either waits for a
+ * commit, append() says so once, and a checkpoint is asked for. Above three quarters of the slots
+ * the appending thread is slowed down, and with it, through TCP and the primary's ring, the PVM:
+ * its requests must still complete for the checkpoint that would relieve us, because stopping a VM
+ * waits for them. When full the thread waits for a commit and its settling; should none come, the
+ * primary's link gives up (link.c), and if none can come, because no boundary is here, the link
+ * fails at once. Boundaries never wait: one slot is theirs alone, and has room for more of them
+ * than there may be marks.
  */
 #include "disk/pvm_cache.h"
 
@@ -164,8 +167,8 @@ static uint64_t slots_used(const struct pvm_cache *c)
 
 /* ---- the appending thread ---- */
 
-/* What the last chunk has that its slot has not. Only this thread changes `used` and `written`. The lock is
- * held, and let go meanwhile. */
+/* What the last chunk has that its slot has not. Only this thread changes `used` and `written`. The
+ * lock is held, and let go meanwhile. */
 static int write_out(struct pvm_cache *c)
 {
 	struct pvm_chunk *chunk = c->last;
@@ -250,8 +253,8 @@ static bool has_room(const struct pvm_cache *c, uint32_t stored)
 	return slots_used(c) + 1 < c->journal->slots;
 }
 
-/* Full, and no boundary is here that could be committed: the one that could be stands behind what has no room.
- * Nobody else may notice: the guest's writes may all be on their way already. */
+/* Full, and no boundary is here that could be committed: the one that could be stands behind what
+ * has no room. Nobody else may notice: the guest's writes may all be on their way already. */
 static bool is_stuck(const struct pvm_cache *c)
 {
 	return !c->nmarks && c->applied_tail <= c->tail;

@@ -2,8 +2,8 @@
  *
  * recover.c - what OPEN does to storage: repeat from journal and write-back file what a power loss took
  *
- * Theory of operation. The metadata (meta.h) say which of these is the case; commit.c and settle.c say what
- * is on stable storage whenever they change.
+ * Theory of operation. The metadata (meta.h) say which of these is the case; commit.c and settle.c
+ * say what is on stable storage whenever they change.
  *
  *   redo  writeback   content of this disk                              recovered by
  *   NO    NO          storage                                           nothing
@@ -12,16 +12,17 @@
  *                     if it does: as the next line                      writeback_recover()
  *   any   WRITEBACK   storage, the journal up to redo_upto, the file    writeback_recover()
  *
- * Storage itself may hold any mixture of what was written to it since `epoch`; all of that is in the journal
- * up to the epoch we come back to, because a COMMIT is only asked for when every disk has its boundary on
- * stable storage, and the epoch of OPEN is one that every disk has. Repeating a record that is in storage already
- * changes nothing in the end, since the last record that covers a byte is the one that counts, and it is
- * repeated, too. So recovery can be cut off anywhere and begun anew. Its end is one change of the metadata,
- * after storage was flushed.
+ * Storage itself may hold any mixture of what was written to it since `epoch`; all of that is in
+ * the journal up to the epoch we come back to, because a COMMIT is only asked for when every disk
+ * has its boundary on stable storage, and the epoch of OPEN is one that every disk has. Repeating a
+ * record that is in storage already changes nothing in the end, since the last record that covers a
+ * byte is the one that counts, and it is repeated, too. So recovery can be cut off anywhere and
+ * begun anew. Its end is one change of the metadata, after storage was flushed.
  *
- * Under WRITEBACK the VM may have written to storage, too, after what the journal and the file have. That may
- * be overwritten with what is older: no flush of that time was acknowledged (settle.c). Since the peer may have
- * that already, every block that is written here is noted as changed.
+ * Under WRITEBACK the VM may have written to storage, too, after what the journal and the file
+ * have. That may be overwritten with what is older: no flush of that time was acknowledged
+ * (settle.c). Since the peer may have that already, every block that is written here is noted as
+ * changed.
  */
 #include "disk/disk.h"
 
@@ -33,8 +34,8 @@
 /* How far the journal reaches. -EBADMSG: it is not the one the metadata speak of, or is damaged. */
 static int journal_reaches(struct disk *d, const struct meta_state *st, uint64_t *last)
 {
-	/* What a process that was killed left in the page cache must not be lost by a later power loss: another
-	 * disk may have come back to this epoch by then. */
+	/* What a process that was killed left in the page cache must not be lost by a later power
+	 * loss: another disk may have come back to this epoch by then. */
 	int r = redo_sync(&d->redo);
 
 	if (!r)

@@ -300,7 +300,9 @@ static int replay_one(void *opaque, const struct redo_record *rec)
 		re->found = rec->offset == re->epoch;
 		return re->found;
 	}
-	return re->fn ? re->fn(re->opaque, rec->offset, rec->kind == REDO_WRITE ? rec + 1 : NULL, rec->length) : 0;
+	if (!re->fn)
+		return 0;
+	return re->fn(re->opaque, rec->offset, rec->kind == REDO_WRITE ? rec + 1 : NULL, rec->length);
 }
 
 int redo_replay(struct redo *j, uint64_t session, uint64_t tail, uint64_t epoch, redo_apply_fn *fn,

@@ -2,8 +2,8 @@
  *
  * settle.c - background: make commits stable, write the SVM cache back after a failover, keep the map of changes
  *
- * One thread, which sleeps until it is kicked or some seconds are over. commit.c says in which order things
- * get to stable storage; the steps (3) and (6) there are ours.
+ * One thread, which sleeps until it is kicked or some seconds are over. commit.c says in which
+ * order things get to stable storage; the steps (3) and (6) there are ours.
  *
  *   commits      at most once a second, or at once when the journal is short of slots: what was applied
  *                is noted first, storage flushed second; then the metadata say that it is there, and its
@@ -65,7 +65,8 @@ static void move_tail(struct meta_state *st, void *opaque)
 {
 	struct moving *m = opaque;
 
-	/* not before the first commit of this session has made it count, and not when it counts no more */
+	/* not before the first commit of this session has made it count, and not when it counts no
+	 * more */
 	m->moved = st->redo == META_REDO && st->redo_session == m->applied.session &&
 		   st->writeback != META_WRITEBACK;
 	if (!m->moved)

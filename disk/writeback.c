@@ -2,11 +2,12 @@
  *
  * writeback.c - the file in which a failover puts what the SVM wrote
  *
- * Why a file. The survivor's disk is the last committed checkpoint with the SVM's writes on top. Writing
- * these to the disk takes a while and a power loss in the middle of it would leave neither the one nor the
- * other. So they are first written here, in one sequential write whose size the SVM cache bounds by asking
- * for checkpoints (svm_cache.h), and only then does the failover count; writing them to the disk can then
- * be repeated as often as it takes. commit.c and recover.c say in which order.
+ * Why a file. The survivor's disk is the last committed checkpoint with the SVM's writes on top.
+ * Writing these to the disk takes a while and a power loss in the middle of it would leave neither
+ * the one nor the other. So they are first written here, in one sequential write whose size the SVM
+ * cache bounds by asking for checkpoints (svm_cache.h), and only then does the failover count;
+ * writing them to the disk can then be repeated as often as it takes. commit.c and recover.c say in
+ * which order.
  */
 #include "disk/writeback.h"
 

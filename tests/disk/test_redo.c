@@ -2,12 +2,12 @@
  *
  * test_redo.c - the journal and the write-back file, through power losses
  *
- * A PVM cache works on a real journal file. The model knows what the disk holds at each boundary, what of
- * it a commit has written to storage, and what was synced when. A power loss takes every block of journal and storage
- * that was written since its last sync and keeps it, loses it, cuts it at some byte or (journal) fills it
- * with rubbish; then the journal is repeated on what is left, up to an epoch that a pair might agree on, and
- * must give exactly the content at that boundary. SEED and STEPS come from the command line or from COLO_SEED and
- * COLO_STEPS.
+ * A PVM cache works on a real journal file. The model knows what the disk holds at each boundary,
+ * what of it a commit has written to storage, and what was synced when. A power loss takes every
+ * block of journal and storage that was written since its last sync and keeps it, loses it, cuts it
+ * at some byte or (journal) fills it with rubbish; then the journal is repeated on what is left, up
+ * to an epoch that a pair might agree on, and must give exactly the content at that boundary. SEED
+ * and STEPS come from the command line or from COLO_SEED and COLO_STEPS.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -59,9 +59,9 @@ static void fill(unsigned char *p, size_t n)
 		p[i] = v;
 }
 
-/* What stable storage makes of `now` when the power goes: `stable` is what it had for certain. rubbish: also
- * bytes may be ruined that were not written but share a block with such that were; only the journal is
- * made for that, for a disk no file system is either. */
+/* What stable storage makes of `now` when the power goes: `stable` is what it had for certain.
+ * rubbish: also bytes may be ruined that were not written but share a block with such that were;
+ * only the journal is made for that, for a disk no file system is either. */
 static void lose_power(unsigned char *now, const unsigned char *stable, size_t size, bool rubbish)
 {
 	unsigned mood = (unsigned)rnd(4); /* all kept, all lost, or some of each */
@@ -398,7 +398,8 @@ static void test_journal(unsigned long steps)
 	free(m.storage_stable);
 }
 
-/* Two epochs: a write of 700 bytes; a write of 300 and a zeroing. How far one comes if byte `at` is wrong. */
+/* Two epochs: a write of 700 bytes; a write of 300 and a zeroing. How far one comes if byte `at` is
+ * wrong. */
 static uint64_t reached(size_t at)
 {
 	size_t header = sizeof(struct redo_record), second = at - BLOCK;
