@@ -5,7 +5,8 @@
  * Theory of operation. A region is, in memory, in one of these states:
  *
  *   COLD     not in the coarse map; the fine map on stable storage has all its noted blocks
- *   HEATING  a writer waits for the sync that puts it into the coarse map
+ *   HEATING  a writer to it or to a neighbour waits for the sync that puts it into the coarse map
+ *   SYNCING  that sync is under way
  *   USED     in the coarse map, and written to since the last meta_settle()
  *   HOT      in the coarse map, not written to since
  *   COOLING  in the coarse map; meta_settle() is making its part of the fine map stable
@@ -27,9 +28,10 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-enum heat { COLD, HEATING, USED, HOT, COOLING };
+enum heat { COLD, HEATING, SYNCING, USED, HOT, COOLING };
 
 #define COARSE_REGIONS (META_WORDS * 64u) /* of one sector */
+#define GROUP 16u /* regions: a sync for one is a sync for its neighbours, which are likely to be next */
 
 static uint64_t coarse_sectors(const struct meta *m)
 {
@@ -173,19 +175,32 @@ static bool touch(struct meta *m, uint64_t region)
 	return h == USED;
 }
 
+static void change_all(struct meta *m, uint8_t from, uint8_t to)
+{
+	for (uint64_t i = 0; i < m->regions; i++) {
+		uint8_t h = from;
+
+		if (atomic_load_explicit(&m->heat[i], memory_order_relaxed) == from)
+			atomic_compare_exchange_strong(&m->heat[i], &h, to);
+	}
+}
+
 /* Whoever comes first syncs for all who came before it began. With the lock held. */
 static void sync_for_all(struct meta *m)
 {
 	uint64_t upto = m->asked;
 	int r = write_coarse(m);
 
+	change_all(m, HEATING, SYNCING);
 	m->syncing = true;
 	pthread_mutex_unlock(&m->lock);
 	r = r ? r : meta_sync(m);
 	pthread_mutex_lock(&m->lock);
 	m->syncing = false;
-	if (!r)
+	if (!r) {
+		change_all(m, SYNCING, HOT);
 		m->stable = upto;
+	}
 	pthread_cond_broadcast(&m->done);
 }
 
@@ -199,13 +214,24 @@ static void wait_until_stable(struct meta *m, uint64_t ticket)
 	}
 }
 
+struct span {
+	uint64_t first, last;
+};
+
+static struct span groups_of(const struct meta *m, struct span s)
+{
+	uint64_t end = s.last / GROUP * GROUP + GROUP;
+
+	return (struct span){ s.first / GROUP * GROUP, (end < m->regions ? end : m->regions) - 1 };
+}
+
 /* With the lock held: the ticket of the sync to wait for. */
-static uint64_t ask_for(struct meta *m, uint64_t first, uint64_t last)
+static uint64_t ask_for(struct meta *m, struct span around)
 {
 	bool any = false;
 
-	for (uint64_t i = first; i <= last; i++) {
-		if (touch(m, i) || atomic_load(&m->heat[i]) == HEATING)
+	for (uint64_t i = around.first; i <= around.last; i++) {
+		if (atomic_load(&m->heat[i]) != COLD)
 			continue;
 		atomic_store(&m->heat[i], HEATING);
 		m->stale[i / COARSE_REGIONS] = true;
@@ -217,26 +243,24 @@ static uint64_t ask_for(struct meta *m, uint64_t first, uint64_t last)
 }
 
 /* With the lock held. False: one has cooled down again during the wait for another. */
-static bool all_used(struct meta *m, uint64_t first, uint64_t last)
+static bool all_used(struct meta *m, struct span s)
 {
 	bool all = true;
 
-	for (uint64_t i = first; i <= last; i++) {
-		if (atomic_load(&m->heat[i]) == HEATING)
-			atomic_store(&m->heat[i], USED);
+	for (uint64_t i = s.first; i <= s.last; i++)
 		all &= touch(m, i);
-	}
 	return all;
 }
 
-static int heat_cold(struct meta *m, uint64_t first, uint64_t last)
+static int heat_cold(struct meta *m, struct span s)
 {
+	struct span around = groups_of(m, s);
 	int r;
 
 	pthread_mutex_lock(&m->lock);
 	do {
-		wait_until_stable(m, ask_for(m, first, last));
-	} while (!m->broken && !all_used(m, first, last));
+		wait_until_stable(m, ask_for(m, around));
+	} while (!m->broken && !all_used(m, s));
 	r = m->broken;
 	pthread_mutex_unlock(&m->lock);
 	return r;
@@ -244,28 +268,17 @@ static int heat_cold(struct meta *m, uint64_t first, uint64_t last)
 
 int meta_heat(struct meta *m, uint64_t off, uint64_t len)
 {
-	uint64_t first = off / META_REGION, last;
+	struct span s = { off / META_REGION, (off + len - 1) / META_REGION };
 
 	if (!len)
 		return 0;
-	last = (off + len - 1) / META_REGION;
-	for (uint64_t i = first; i <= last; i++)
+	for (uint64_t i = s.first; i <= s.last; i++)
 		if (!touch(m, i))
-			return heat_cold(m, first, last);
+			return heat_cold(m, s);
 	return 0;
 }
 
 /* ---- cooling ---- */
-
-static void change_all(struct meta *m, uint8_t from, uint8_t to)
-{
-	for (uint64_t i = 0; i < m->regions; i++) {
-		uint8_t h = from;
-
-		if (atomic_load_explicit(&m->heat[i], memory_order_relaxed) == from)
-			atomic_compare_exchange_strong(&m->heat[i], &h, to);
-	}
-}
 
 /* The coarse map speaks for regions that are in it and stay there. */
 static bool fine_counts(struct meta *m, uint64_t region)

@@ -166,7 +166,7 @@ class Disk:
         self.data = path + ".data"
         os.makedirs(self.data, exist_ok=True)
         if not self.read_only:
-            config = dict(data=self.data, name="disk0", journal="16M") | config
+            config = dict(data=self.data, name="disk0", journal="64M") | config
         self.dir = tempfile.mkdtemp(prefix="colo-disk-")
         self.sock_path = self.dir + "/nbd"
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -175,6 +175,8 @@ static void write_to(struct opened *o, uint64_t off, uint64_t len)
 	CHECK(meta_heat(&o->m, off, len) == 0);
 }
 
+#define GROUPS (2 * 16 * 64 + 11 * 64 + 6u) /* 16 regions are heated together; the last group has 12 */
+
 /* A crash leaves whole regions; settling leaves what was noted; a clean end leaves exactly that. */
 static void test_bitmap(void)
 {
@@ -188,10 +190,10 @@ static void test_bitmap(void)
 	CHECK(o.changed.set == 4);
 	close_it(&o, false);
 	open_it(&o);
-	CHECK(o.changed.set == 3 * 64 + 6 && bitmap_test(&o.changed, 3 * 64 + 5) && !bitmap_test(&o.changed, 4 * 64));
+	CHECK(o.changed.set == GROUPS && bitmap_test(&o.changed, 3 * 64 + 5) && !bitmap_test(&o.changed, 16 * 64));
 	close_it(&o, true);
 	open_it(&o);
-	CHECK(o.changed.set == 3 * 64 + 6); /* nobody knows better */
+	CHECK(o.changed.set == GROUPS); /* nobody knows better */
 	for (uint64_t i = 0; i < bitmap_words(&o.changed); i++)
 		bitmap_take(&o.changed, i); /* a round has ended */
 	write_to(&o, 5 * META_REGION, 1);
@@ -289,7 +291,7 @@ static void test_cut_maps(void)
 		close(o.m.fd); /* the lock goes with it */
 		open_it(&cut);
 		CHECK(bitmap_test(&cut.changed, 0));
-		CHECK(cut.changed.set == 1 || cut.changed.set == 129 || cut.changed.set == BLOCKS);
+		CHECK(cut.changed.set == 1 || cut.changed.set == 2 * 16 * 64 || cut.changed.set == BLOCKS);
 		close_it(&cut, false);
 	}
 	o.m.fd = -1;

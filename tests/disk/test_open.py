@@ -99,7 +99,7 @@ class Life(Lives):
         lineage = a.ask(d.STATUS).lineage
         a = self.again(a, kill=True)
         self.assertEqual(a.hello.lineage.raw, lineage.raw)
-        self.assertEqual(a.status()["changed"], 4 * d.MB)  # its region
+        self.assertEqual(a.status()["changed"], self.SIZE)  # its region and the neighbours
         a = self.again(a)
         self.assertEqual(a.hello.lineage.raw, lineage.raw)
 
