@@ -211,7 +211,7 @@ class Bounds(d.TestCase):
         self.assertTrue(d.content(b.path) == want)
 
     def test_full_pvm_cache_holds_the_primary_back_until_the_commit(self):
-        a, b = self.pair(cache_max="16M", link_stall_ms=600000)
+        a, b = self.pair(cache_max="16M", journal="16M", link_stall_ms=600000)
         n = a.nbd()
         for i in range(1, 17):
             n.write(0, b"x" * d.MB)
