@@ -67,7 +67,8 @@ struct disk_link {
 	size_t ring_size, head, used;
 	uint64_t progress;    /* bytes the sender got rid of */
 	uint64_t last_epoch;  /* primary: marked */
-	bool idle;            /* the sender waits */
+	bool idle, lazy;      /* the sender waits for anything; for more than there is */
+	bool urgent;          /* the ring holds what is not to wait for more */
 	unsigned waiting;     /* writers that wait */
 	_Atomic uint64_t moved; /* payload bytes sent or received */
 	_Atomic uint64_t rate;  /* of sync and verify, bytes a second; 0: no limit */

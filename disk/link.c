@@ -44,6 +44,9 @@
 #define RING_PART 16
 #define MARK_RESERVE 16384u
 #define SEND_MAX (1u << 20) /* so that room appears bit by bit */
+/* Mirrored writes may wait for others to go with them: the peer needs them by the next mark, not before */
+#define LAZY_BYTES 131072u
+#define LAZY_NS 2000000u
 
 int link_init(struct disk *d)
 {
@@ -222,6 +225,34 @@ static void ring_take(struct disk_link *l, size_t n)
 		pthread_cond_broadcast(&l->room);
 }
 
+static bool worth_sending(const struct disk_link *l)
+{
+	return l->urgent || l->used >= LAZY_BYTES;
+}
+
+/* Wait until there is something, and until it is urgent, much, or LAZY_NS old. With the lock held. */
+static void wait_for_more(struct disk_link *l)
+{
+	uint64_t until;
+
+	while (!l->used && !l->failed) {
+		l->idle = true;
+		pthread_cond_wait(&l->more, &l->lock);
+		l->idle = false;
+	}
+	until = disk_now_ns() + LAZY_NS;
+	while (!worth_sending(l) && !l->failed) {
+		struct timespec ts = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
+		int r;
+
+		l->lazy = true;
+		r = pthread_cond_timedwait(&l->more, &l->lock, &ts);
+		l->lazy = false;
+		if (r == ETIMEDOUT)
+			break;
+	}
+}
+
 static void *sender(void *arg)
 {
 	struct disk *d = arg;
@@ -229,16 +260,16 @@ static void *sender(void *arg)
 
 	pthread_mutex_lock(&l->lock);
 	while (!l->failed) {
-		size_t n = l->used < l->ring_size - l->head ? l->used : l->ring_size - l->head;
-		const char *p = l->ring + l->head;
+		size_t n;
+		const char *p;
 		ssize_t sent;
 
-		if (!n) {
-			l->idle = true;
-			pthread_cond_wait(&l->more, &l->lock);
-			l->idle = false;
-			continue;
-		}
+		if (!l->used)
+			l->urgent = false;
+		if (!worth_sending(l))
+			wait_for_more(l);
+		n = l->used < l->ring_size - l->head ? l->used : l->ring_size - l->head;
+		p = l->ring + l->head;
 		pthread_mutex_unlock(&l->lock);
 		sent = send_some(l->fd, p, n);
 		if (sent < 0)
@@ -276,7 +307,9 @@ static void put_message(struct disk_link *l, uint32_t op, uint64_t offset, uint3
 	ring_put(l, &h, sizeof(h));
 	if (size)
 		ring_put(l, data, size);
-	if (l->idle)
+	if (op != DISK_LINK_WRITE && op != DISK_LINK_ZERO)
+		l->urgent = true;
+	if (l->idle || (l->lazy && worth_sending(l)))
 		pthread_cond_signal(&l->more);
 }
 
