@@ -29,7 +29,7 @@
 #define SPOTS 20u
 #define SPOT_SECTORS 112u
 #define SECTORS (SPOTS * SPOT_SECTORS)
-#define DISK_BYTES ((22ull << 20) + 3 * SECTOR)
+#define DISK_BYTES ((82ull << 20) + 3 * SECTOR) /* some twenty regions of the metadata's coarse map */
 #define ZERO_BIT (1ull << 63)   /* a value: the number of a write, with this bit if it wrote zeroes; 0: never written */
 #define GARBAGE (ZERO_BIT - 1)  /* what no write left */
 #define HOSTS 2u
@@ -89,7 +89,7 @@ enum host_op {
 	HOST_CUT,      /* lose power at the count-th changing call */
 	HOST_WAIT_FLUSH, /* one flush */
 };
-enum host_flag { RUN_LARGE = 1, RUN_BURST = 2, RUN_QUIET = 4 };
+enum host_flag { RUN_LARGE = 1, RUN_BURST = 2, RUN_FLUSHY = 4 };
 
 struct host_request {
 	uint32_t op, count, threads, flags;
@@ -105,7 +105,7 @@ struct host_config {
 	const char *plugin, *dir, *file, *name;
 	uint64_t seed, cut;
 	const char *journal;
-	unsigned read_error_ok;
+	unsigned slow_us; /* see power_slow() */
 	int control, guest; /* sockets */
 	struct shared *sh;
 };

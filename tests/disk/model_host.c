@@ -194,6 +194,8 @@ static unsigned pick(struct guest *g, unsigned *first)
 		n = SPOT_SECTORS;
 	do {
 		*first = (unsigned)draw(g, SECTORS);
+		if (draw(g, 8)) /* a batch is about two spots, mostly: the others' regions may cool down */
+			*first = *first % SPOT_SECTORS + (unsigned)(g->run.seed / 64 + draw(g, 2) * 3) % SPOTS * SPOT_SECTORS;
 		if (g->run.flags & RUN_BURST)
 			*first -= *first % SPOT_SECTORS;
 	} while (!owns(g, *first));
@@ -313,7 +315,7 @@ static int one_op(struct guest *g)
 		return op_zero(g, false, what == 65);
 	if (what < 77)
 		return op_zero(g, true, what == 72);
-	if (what < 80 && !(g->run.flags & RUN_QUIET))
+	if (what < (g->run.flags & RUN_FLUSHY ? 92 : 80))
 		return op_flush(g);
 	return op_read(g);
 }
@@ -456,6 +458,7 @@ void host_run(const struct host_config *c)
 	shutdown_fd = eventfd(0, EFD_CLOEXEC);
 	power_start(c->dir, c->seed);
 	power_cut_after(c->cut);
+	power_slow(c->slow_us);
 	for (unsigned i = 0; i < THREADS; i++) {
 		guests[i].c = c;
 		guests[i].thread = i;

@@ -78,6 +78,7 @@ static void start_proc(struct host *h, unsigned disk, uint64_t cut)
 				 .journal = model.journal, .cut = cut, .sh = model.sh };
 
 	c.seed = pick_random(UINT64_C(1) << 40);
+	c.slow_us = one_in(6) ? 1500 : 0;
 	snprintf(dir, sizeof(dir), "%s/%c%u", model.dir, "ab"[h->index], disk);
 	snprintf(file, sizeof(file), "%s/disk.raw", dir);
 	snprintf(name, sizeof(name), "disk%u", disk);
@@ -543,12 +544,8 @@ static bool is_held(void)
 	return held || secondary->activity == OFF || model.h[!secondary->index].activity == OFF;
 }
 
-/* Guests of p do not run. True, too, when the link was lost: model.received says whether it is held. */
-bool pair_boundary(struct host *p, struct host *s)
+bool pair_mark(struct host *p)
 {
-	int64_t until = now_ms() + PATIENCE_MS;
-	bool held = true;
-
 	model.epoch++;
 	snapshot(p, model.epoch);
 	for (unsigned d = 0; d < model.ndisks; d++) {
@@ -559,10 +556,22 @@ bool pair_boundary(struct host *p, struct host *s)
 		if (p->p[d].answer.status)
 			p->p[d].lost = true;
 	}
+	return true;
+}
+
+bool pair_wait(struct host *p, struct host *s)
+{
+	int64_t until = now_ms() + PATIENCE_MS;
+	bool held = true;
+
 	secondary = s;
-	while (!pump(is_held, 1000))
+	while (!pump(is_held, 500)) {
 		if (now_ms() > until)
 			fail("boundary %llu does not arrive", (unsigned long long)model.epoch);
+		/* the journal may be full of what could be committed, as a daemon would have done by now */
+		if (model.received > model.committed && !pair_commit(s, model.received))
+			return false;
+	}
 	for (unsigned d = 0; d < model.ndisks; d++)
 		held &= s->p[d].boundary >= model.epoch;
 	if (held) {
@@ -570,6 +579,11 @@ bool pair_boundary(struct host *p, struct host *s)
 		trace("  boundary %llu is held", (unsigned long long)model.epoch);
 	}
 	return host_alive(p) && host_alive(s);
+}
+
+bool pair_boundary(struct host *p, struct host *s)
+{
+	return pair_mark(p) && pair_wait(p, s);
 }
 
 bool pair_commit(struct host *s, uint64_t epoch)

@@ -10,12 +10,12 @@
 
 #define WORDS (SECTOR / 8)
 
-/* Spots lie about 1 MiB apart, at all alignments to blocks of 4 and 64 KiB; the last ends with the disk. */
+/* Spots lie about 4 MiB apart, at all alignments to blocks of 4 and 64 KiB; the last ends with the disk. */
 uint64_t ref_offset(unsigned sector)
 {
 	uint64_t spot = sector / SPOT_SECTORS, in = sector % SPOT_SECTORS;
 	uint64_t start = spot == SPOTS - 1 ? DISK_BYTES - SPOT_SECTORS * SECTOR
-					   : (spot << 20) + spot * 7 * SECTOR + (spot & 1) * 40960;
+					   : (spot << 22) + spot * 7 * SECTOR + (spot & 1) * 40960;
 
 	return start + in * SECTOR;
 }

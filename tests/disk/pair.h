@@ -95,7 +95,11 @@ bool pump(bool (*done)(void), int ms);
 /* Connect all disks; the verdicts say how. */
 bool pair_link(struct host *p, struct host *s);
 void pair_cut(void);
-bool pair_boundary(struct host *p, struct host *s);
+/* The next boundary, while the guests of p do not run; and until it is held by s, or the link was lost, as
+ * model.received says. */
+bool pair_mark(struct host *p);
+bool pair_wait(struct host *p, struct host *s);
+bool pair_boundary(struct host *p, struct host *s); /* both */
 /* `epoch` is held by all disks of s. */
 bool pair_commit(struct host *s, uint64_t epoch);
 struct image *image_of(unsigned disk, uint64_t epoch);

@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "power.h"
@@ -27,6 +28,7 @@
 #define PAGES_MAX 98304u /* unflushed, of a file: 384 MiB; then it is written out, as by a kernel with dirty limits */
 #define LEAK_EVERY 16    /* changing calls, on average */
 
+static unsigned slow_us;
 static char prefix[PATH_MAX];
 static size_t prefix_length;
 static _Atomic uint64_t random_state, calls, cut_at;
@@ -43,6 +45,11 @@ uint64_t power_random(uint64_t below)
 	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
 	x ^= x >> 31;
 	return below ? x % below : 0;
+}
+
+void power_slow(unsigned us)
+{
+	slow_us = us;
 }
 
 uint64_t power_calls(void)
@@ -496,6 +503,11 @@ static int sync_file(struct power_file *f)
 {
 	bool last = counted();
 
+	if (slow_us) {
+		struct timespec ts = { 0, (long)power_random(slow_us) * 1000 };
+
+		syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &ts, NULL);
+	}
 	if (last && power_random(2))
 		power_lost();
 	pthread_mutex_lock(&f->lock);

@@ -37,6 +37,8 @@ void power_start(const char *dir, uint64_t seed);
 /* The n-th changing call from now on is the process's last: whatever it does, and all that is unflushed, becomes
  * stable in part, at random; then SIGKILL. 0: never. */
 void power_cut_after(uint64_t n);
+/* Making a file stable takes up to so long. */
+void power_slow(unsigned us);
 /* Changing calls so far. */
 uint64_t power_calls(void);
 uint64_t power_random(uint64_t below);

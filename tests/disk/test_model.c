@@ -233,15 +233,18 @@ static void run_guest(struct host *h)
 
 static void go_on_alone(struct host *s)
 {
+	struct host_request req = batch();
 	bool busy = !one_in(3);
 
 	trace("host %u takes over", s->index);
-	if (one_in(3))
+	if (one_in(2))
+		req.flags |= RUN_FLUSHY;
+	if (one_in(2))
 		arm(s);
 	if (model.received > model.committed && !one_in(3) && !pair_commit(s, model.received))
 		return;
 	if (busy && host_alive(s))
-		guest_start(s, batch());
+		guest_start(s, req);
 	for (unsigned d = 0; d < model.ndisks; d++) {
 		ref_all_stable(&model.sh->ref[s->index][d]);
 		s->lower[d] = model.committed;
@@ -343,8 +346,11 @@ static void link_up(struct host *p, struct host *s)
 	model.sole = -1;
 	model.received = model.committed = 0;
 	if (one_in(4))
+		arm(s);
+	if (one_in(4))
 		guest_start(p, batch());
-	pair_link(p, s);
+	if (host_alive(s))
+		pair_link(p, s);
 	if (host_alive(p) && (p->p[0].running || p->p[model.ndisks - 1].running))
 		guest_wait(p);
 }
@@ -388,6 +394,11 @@ static void check_secondary(struct host *s)
 		check_image(s, d, model.committed);
 }
 
+static bool never(void)
+{
+	return false;
+}
+
 static void checkpoint(struct host *p, struct host *s)
 {
 	bool ahead = one_in(3), first = !model.based;
@@ -399,7 +410,18 @@ static void checkpoint(struct host *p, struct host *s)
 	epoch = model.epoch;
 	if (one_in(5)) { /* the next one is on its way before this one is committed */
 		guest_start(p, batch());
-		if (!guest_wait(p) || !pair_boundary(p, s))
+		if (!guest_wait(p) || !pair_mark(p))
+			return;
+		if (one_in(2)) { /* it may never arrive */
+			if (pair_commit(s, epoch))
+				pump(never, (int)pick_random(4));
+			if (one_in(2))
+				put_off(s);
+			else
+				pair_wait(p, s);
+			return;
+		}
+		if (!pair_wait(p, s))
 			return;
 	}
 	if (ahead)

@@ -19,7 +19,12 @@ SEED = int(os.environ.get("COLO_SEED", int.from_bytes(os.urandom(4), "big")))
 AMCHECK = "/usr/lib/postgresql/15/bin/pg_amcheck"
 HERE = os.path.dirname(os.path.realpath(__file__))
 DISKS = "/var/tmp/colo-lab"
-PGBENCH = "while :; do pgbench -h $0 -U postgres -n -c2 -T3600 bench >/dev/null 2>&1; sleep 0.5; done"
+# in short runs, so that it can pause while the database is checked
+PGBENCH = "while :; do [ -e $1 ] || pgbench -h $0 -U postgres -n -c2 -T2 bench >/dev/null 2>&1; sleep 0.5; done"
+TABLES = ["ledger", "pgbench_branches", "pgbench_tellers", "pgbench_history"]
+# what TPC-B keeps equal; reading all of it checks all checksums of pages that are not in memory
+SUMS = """select (select sum(abalance) from pgbench_accounts) = (select sum(tbalance) from pgbench_tellers) and
+	(select sum(tbalance) from pgbench_tellers) = (select sum(bbalance) from pgbench_branches)"""
 OTHER = {"a": "b", "b": "a"}
 
 
@@ -27,11 +32,12 @@ class Rounds:
     def __init__(self, pair, rng):
         self.pair, self.rng = pair, rng
         self.book = f"/run/colo-lab/{pair.name}/book"
+        self.pause = f"/run/colo-lab/{pair.name}/pause"
 
     def start_load(self):
         script = os.path.join(HERE, "ledger_load.py")
         self.pair.load(sys.executable, script, self.pair.ip, self.book)
-        self.pair.load("/bin/sh", "-c", PGBENCH, self.pair.ip)
+        self.pair.load("/bin/sh", "-c", PGBENCH, self.pair.ip, self.pause)
         self.pair.wait("the first commits", lambda: os.path.exists(self.book) and os.path.getsize(self.book), 30)
 
     def some_time(self, most):
@@ -112,13 +118,18 @@ class Rounds:
         print(f"    ledger {done.strip()}", flush=True)
         assert '"missing": 0' in done, f"acknowledged commits are missing: {done}"
 
+    def psql(self, query):
+        return self.pair.client("psql", "-h", self.pair.ip, "-U", "postgres", "-Atc", query, "bench",
+                                timeout=120).strip()
+
     def check_database(self):
-        sums = self.pair.client("psql", "-h", self.pair.ip, "-U", "postgres", "-Atc", "show data_checksums", "bench")
-        assert sums.strip() == "on", sums
-        failures = "select coalesce(sum(checksum_failures), 0) from pg_stat_database"
-        self.pair.client(AMCHECK, "-h", self.pair.ip, "-U", "postgres", "--heapallindexed", "bench", timeout=120)
-        found = self.pair.client("psql", "-h", self.pair.ip, "-U", "postgres", "-Atc", failures, "bench")
-        assert found.strip() == "0", f"{found.strip()} pages with wrong checksums"
+        assert self.psql("show data_checksums") == "on"
+        assert self.psql(SUMS) == "t", "the TPC-B tables do not agree"
+        tables = [word for table in TABLES for word in ("-t", table)]
+        self.pair.client(AMCHECK, "-h", self.pair.ip, "-U", "postgres", "--heapallindexed", *tables, "bench",
+                         timeout=120)
+        found = self.psql("select coalesce(sum(checksum_failures), 0) from pg_stat_database")
+        assert found == "0", f"{found} pages with wrong checksums"
 
     def check_disk(self, host):
         """The disk as a power loss at this moment would leave it: a copy, taken while the disk manager stands still."""
@@ -143,9 +154,11 @@ class Rounds:
     def check(self):
         self.protected()
         self.database()
-        self.check_ledger()
-        self.check_database()
-        self.check_disk(self.primary())
+        with open(self.pause, "w", encoding="ascii"):
+            self.check_ledger()
+            self.check_database()
+            self.check_disk(self.primary())
+        os.unlink(self.pause)
 
     def run(self, count):
         kinds = [self.secondary_dies, self.survivor_dies, self.both_die]
