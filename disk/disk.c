@@ -99,7 +99,7 @@ int disk_init(struct disk *d, char *why, size_t why_size)
 
 	n = n < 0 || (size_t)n >= why_size ? 0 : n;
 	d->meta.fd = d->redo.fd = -1;
-	r = storage_open(&d->storage, d->config.file, NULL, d->config.read_only, why + n,
+	r = storage_open(&d->storage, d->config.file, d->config.format, d->config.read_only, why + n,
 			 why_size - (size_t)n);
 	if (r)
 		return r;

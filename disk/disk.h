@@ -33,6 +33,7 @@
 /* ---- parameters (plugin.c) ---- */
 struct disk_config {
 	char *file;
+	char *format;        /* as for storage_open() */
 	char *data;          /* directory on stable storage for what is known of the disk; NULL: read_only */
 	char *name;          /* of the files there */
 	char *spill_dir;

@@ -58,25 +58,27 @@ static uint64_t next_data(struct storage *st, uint64_t off)
 	return data < st->size ? data / CHUNK * CHUNK : data;
 }
 
-/* End of the data that starts at off, as far as one batch reads. */
-static uint64_t data_end(struct storage *st, uint64_t off)
-{
-	uint64_t end = st->size - off < BATCH ? st->size : off + BATCH;
-	uint64_t hole = storage_next_hole(st, off);
-
-	if (hole > off && hole < end)
-		end = (hole + CHUNK - 1) / CHUNK * CHUNK;
-	return end < st->size ? end : st->size;
-}
-
 struct hashing {
 	struct storage *st;
 	XXH3_state_t *h;
 	char *buf;
+	uint64_t hole; /* there is none between off and here; finding it may cost a walk through the file */
 	bool blank;
 	identity_progress_fn *progress;
 	void *opaque;
 };
+
+/* End of the data that starts at off, as far as one batch reads. */
+static uint64_t data_end(struct hashing *c, uint64_t off)
+{
+	uint64_t size = c->st->size, end = size - off < BATCH ? size : off + BATCH;
+
+	if (c->hole <= off)
+		c->hole = storage_next_hole(c->st, off);
+	if (c->hole > off && c->hole < end)
+		end = (c->hole + CHUNK - 1) / CHUNK * CHUNK;
+	return end < size ? end : size;
+}
 
 static int hash_all(struct hashing *c)
 {
@@ -85,7 +87,7 @@ static int hash_all(struct hashing *c)
 
 	hash_number(c->h, size);
 	while (!r && (off = next_data(c->st, off)) < size) {
-		uint64_t end = data_end(c->st, off);
+		uint64_t end = data_end(c, off);
 
 		r = storage_read(c->st, c->buf, end - off, off);
 		if (!r && !hash_batch(c->h, c->buf, end - off, off))

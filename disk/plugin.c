@@ -79,6 +79,14 @@ static int set_name(const char *value)
 	return disk.config.name ? 0 : -1;
 }
 
+/* What it may be is storage.c's to say. */
+static int set_format(const char *value)
+{
+	free(disk.config.format);
+	disk.config.format = strdup(value);
+	return disk.config.format ? 0 : -1;
+}
+
 static int set_flag(const char *value, bool *out)
 {
 	int b = nbdkit_parse_bool(value);
@@ -107,6 +115,8 @@ static int colo_config(const char *key, const char *value)
 {
 	if (!strcmp(key, "file"))
 		return set_path(&disk.config.file, value);
+	if (!strcmp(key, "format"))
+		return set_format(value);
 	if (!strcmp(key, "data"))
 		return set_path(&disk.config.data, value);
 	if (!strcmp(key, "name"))
@@ -164,7 +174,8 @@ static int colo_config_complete(void)
 }
 
 #define colo_config_help \
-	"file=DISK           (required) Raw file or block device.\n" \
+	"file=DISK           (required) File or block device.\n" \
+	"format=FORMAT       raw or qcow2 (default raw, but not for what looks like qcow2).\n" \
 	"control-fd=N        (required) Inherited SOCK_SEQPACKET socket to the colo daemon.\n" \
 	"data=DIR            (required) Directory on stable storage for metadata and journal.\n" \
 	"name=NAME           (required) What their names begin with.\n" \
@@ -230,6 +241,7 @@ static void colo_unload(void)
 	if (disk.ready)
 		disk_destroy(&disk);
 	free(disk.config.file);
+	free(disk.config.format);
 	free(disk.config.spill_dir);
 	free(disk.config.data);
 	free(disk.config.name);

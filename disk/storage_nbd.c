@@ -59,21 +59,15 @@ static struct nbd_handle *borrow(struct storage_nbd *s)
 	return h;
 }
 
-/* The last line of what qemu-nbd said, without its name. */
-static void last_words(struct storage_nbd *s, char *text, size_t size)
+/* The first line of what qemu-nbd said, without its name; hints follow. */
+static void first_words(struct storage_nbd *s, char *text, size_t size)
 {
 	char buf[280];
-	off_t end = lseek(s->errors_fd, 0, SEEK_END);
-	off_t from = end > (off_t)sizeof(buf) - 1 ? end - (off_t)sizeof(buf) + 1 : 0;
-	ssize_t n = pread(s->errors_fd, buf, sizeof(buf) - 1, from);
-	char *line;
+	ssize_t n = pread(s->errors_fd, buf, sizeof(buf) - 1, 0);
+	char *line = buf;
 
-	n = n < 0 ? 0 : n;
-	while (n && buf[n - 1] == '\n')
-		n--;
-	buf[n] = 0;
-	line = strrchr(buf, '\n');
-	line = line ? line + 1 : buf;
+	buf[n < 0 ? 0 : n] = 0;
+	buf[strcspn(buf, "\n")] = 0;
 	line += strncmp(line, "qemu-nbd: ", 10) ? 0 : 10;
 	snprintf(text, size, "%s", *line ? line : "it said nothing");
 }
@@ -84,7 +78,7 @@ static void tell_end(struct storage_nbd *s)
 
 	if (atomic_exchange(&s->told, true))
 		return;
-	last_words(s, text, sizeof(text));
+	first_words(s, text, sizeof(text));
 	fprintf(stderr, "disk manager: qemu-nbd is gone: %s\n", text);
 }
 
@@ -363,7 +357,7 @@ static bool explain(struct storage_nbd *s, char *why, size_t n)
 	while (s->pid && waitpid(s->pid, NULL, 0) < 0 && errno == EINTR)
 		; /* its words are complete when it has ended */
 	s->pid = 0;
-	last_words(s, text, sizeof(text));
+	first_words(s, text, sizeof(text));
 	snprintf(why, n, "qemu-nbd: %s", text);
 	return strstr(text, " lock") != NULL;
 }
