@@ -132,25 +132,25 @@ void disk_hello(struct disk *d, struct disk_message *m)
 
 /* ---- OPEN ---- */
 
-/* Storage is written to from now on. A failover that was prepared, and does not count, never will. */
-static void opened(struct meta_state *s, void *opaque)
-{
-	if (s->writeback == META_PREPARED) {
-		s->writeback = META_NO_WRITEBACK;
-		s->failover = 0;
-	}
-	s->stamp_mtime_ns = 0;
-}
-
+/* Storage is written to from now on; a crash must not look like somebody else's write. */
 static void unstamp(struct meta_state *s, void *opaque)
 {
 	s->stamp_mtime_ns = 0;
 }
 
+/* A failover that was prepared, and did not count, never will. */
+static void abandon_prepared(struct meta_state *s, void *opaque)
+{
+	if (s->writeback != META_PREPARED)
+		return;
+	s->writeback = META_NO_WRITEBACK;
+	s->failover = 0;
+}
+
 static int recover(struct disk *d, uint64_t epoch, bool failover)
 {
 	struct meta_state s;
-	int r = meta_change(&d->meta, unstamp, NULL); /* first: a crash here must not look like somebody else's write */
+	int r = meta_change(&d->meta, unstamp, NULL);
 
 	if (r)
 		return r;
@@ -161,7 +161,7 @@ static int recover(struct disk *d, uint64_t epoch, bool failover)
 		r = redo_recover(d, epoch);
 	if (!r)
 		r = storage_flush(&d->storage);
-	return r ? r : meta_change(&d->meta, opened, NULL);
+	return r ? r : meta_change(&d->meta, abandon_prepared, NULL);
 }
 
 void role_open(struct disk *d, uint64_t epoch, uint32_t flags, struct disk_message *answer)

@@ -240,6 +240,30 @@ class Pair(Lives):
         self.assertEqual(b.hello.lineage.current, a.ask(d.STATUS).lineage.base)
         self.assertLess(self.resync(a, b), d.MB)
 
+    @unittest.skipUnless(d.SHIM, "COLO_SYNC_SHIM is not set")
+    def test_a_cut_off_recovery_is_ours(self):
+        """Storage is written to before OPEN is answered; that is no write by somebody else."""
+        a, b = self.disk("a"), self.disk("b")
+        d.link(a, b)
+        d.checkpoint(a, b, 1)
+        a.nbd().write(0, b"held" * 1024)
+        a.ask(d.BOUNDARY, 2)
+        b.event(d.EV_BOUNDARY)
+        lineage = b.ask(d.STATUS).lineage
+        self.switch("gate", True)
+        env = {"SYNC_FILE": b.path, "SYNC_GATE": self.dir + "/gate"}
+        b = self.again(b, by_hand=True, preload=d.SHIM, env=env)
+        self.assertEqual(b.hello.epoch, 2)
+        b.send(d.OPEN, 2)
+        deadline = time.monotonic() + d.DEADLINE
+        while d.content(b.path)[:4] != b"held":
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)
+        b = self.again(b, kill=True)
+        self.assertEqual(b.hello.lineage.raw, lineage.raw)
+        self.assertEqual([e for e in b.events if e.op == d.EV_ERROR], [])
+        self.assertEqual(d.content(b.path)[:4], b"held")
+
     def test_a_cut_off_sync_leaves_a_mixture(self):
         a = self.disk("a", data=self.rng.randbytes(8 * d.MB))
         b = self.disk("b", data=self.rng.randbytes(8 * d.MB))
