@@ -82,7 +82,7 @@ static inline bool agentlink_busy(const struct agentlink *a)
 
 #define DISKMAN_OPS (DISK_RATE + 1)
 
-struct disk_progress { /* of the first sync, resync, verify; before the hello: of hashing the disk */
+struct disk_progress { /* of a sync or verify; before the hello: of hashing the disk */
 	bool active;
 	uint64_t done, total; /* bytes of the disk looked at, and to be looked at */
 	uint64_t moved;       /* bytes over the link */
@@ -112,7 +112,7 @@ struct dm { /* one disk manager */
 	bool synced;          /* primary: since the last LINK */
 	bool link_lost;       /* since the last LINK */
 	bool fault;           /* DISK_EV_FAULT has come */
-	struct disk_progress sync;
+	struct disk_progress sync, verify;
 };
 
 /* the answers of all disks are there. status: 0, or the first error, which was logged with its disk's name */

@@ -45,7 +45,7 @@ static bool worth_saying(struct disk_progress *p)
 
 static void on_progress(struct dm *m, const struct disk_message *msg, const char *what)
 {
-	struct disk_progress *p = &m->sync;
+	struct disk_progress *p = m->synced ? &m->verify : &m->sync;
 	char eta[40] = "";
 
 	if (!p->active)
@@ -115,7 +115,7 @@ void diskman_link_lost(struct dm *m, const char *why)
 {
 	struct daemon *d = m->d;
 
-	m->sync.active = false;
+	m->sync.active = m->verify.active = false;
 	m->link_lost = true;
 	/* the new primary unlinks its disk from that of a node that has given up */
 	if (!d->peer.up || d->core.state == CORE_GIVEN_UP)
@@ -187,7 +187,7 @@ static void on_event(struct dm *m, const struct disk_message *msg)
 		break;
 	case DISK_EV_ERROR: faults_disk(d, m->name, msg->text); break;
 	case DISK_EV_VERIFIED:
-		m->sync.active = false;
+		m->verify.active = false;
 		verify_done(d, m->index, msg);
 		break;
 	default: diskman_answer(m, msg);

@@ -114,7 +114,7 @@ void verify_cut_off(struct daemon *d)
 static json_t *one(const struct daemon *d, unsigned int i)
 {
 	const struct verify_disk *k = &d->verify.disk[i];
-	const struct disk_progress *p = &d->disk.disk[i].sync;
+	const struct disk_progress *p = &d->disk.disk[i].verify;
 	json_t *o = json_pack("{s:s s:b}", "name", d->disk.disk[i].name, "running", k->running);
 
 	if (k->running) {
