@@ -121,7 +121,7 @@ static void append(struct secondary *s, uint64_t off, uint32_t len, bool with_da
 static bool cache_ok(struct secondary *s, int r)
 {
 	if (r && r != -EINTR) /* interrupted: the link has failed already */
-		link_fail(s->rx.d, "the PVM cache: %s", r == -ENOSPC ? "the journal is full, and no checkpoint in it" :
+		link_fail(s->rx.d, "the PVM cache: %s", r == -ENOSPC ? "the journal is full, and no checkpoint comes" :
 			  disk_strerror(-r));
 	return r == 0;
 }

@@ -23,10 +23,10 @@
  * commit, append() says so once, and a checkpoint is asked for. Above three quarters of the slots
  * the appending thread is slowed down, and with it, through TCP and the primary's ring, the PVM:
  * its requests must still complete for the checkpoint that would relieve us, because stopping a VM
- * waits for them. When full the thread waits for a commit and its settling; should none come, the
- * primary's link gives up (link.c), and if none can come, because no boundary is here, the link
- * fails at once. Boundaries never wait: one slot is theirs alone, and has room for more of them
- * than there may be marks.
+ * waits for them. When full the thread waits for a commit and its settling; should none come for as
+ * long as the primary waits for room in its ring (link.c), the link fails, and if none can come,
+ * because no boundary is here, at once. Boundaries never wait: one slot is theirs alone, and has
+ * room for more of them than there may be marks.
  */
 #include "disk/pvm_cache.h"
 
@@ -40,6 +40,7 @@
 #include "disk/bitmap.h"
 
 #define SLOWEST_US 4000 /* per 64 KiB, just before the journal is full */
+#define POLL_US 100000  /* that long until a look at the clock */
 #define SPARES_MAX (sizeof(((struct pvm_cache *)0)->spare) / sizeof(char *))
 
 _Static_assert(REDO_SLOT / REDO_BLOCK >= PVM_MARKS, "all marks fit in one slot");
@@ -93,6 +94,11 @@ void pvm_cache_destroy(struct pvm_cache *c)
 		munmap(c->touched, blocks_of(c->size) * sizeof(uint64_t));
 	pthread_cond_destroy(&c->room);
 	pthread_mutex_destroy(&c->lock);
+}
+
+void pvm_cache_set_patience(struct pvm_cache *c, unsigned ms)
+{
+	c->patience_us = ms * 1000ull;
 }
 
 void pvm_cache_on_short(struct pvm_cache *c, void (*fn)(void *opaque), void *opaque)
@@ -260,14 +266,33 @@ static bool is_stuck(const struct pvm_cache *c)
 	return !c->nmarks && c->applied_tail <= c->tail;
 }
 
+static uint64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* A boundary that is here need not ever be committed: its checkpoint may have been given up for the
+ * one that stands behind us. */
 static int wait_for_room(struct pvm_cache *c, uint32_t stored)
 {
+	uint64_t until = now_us() + c->patience_us, seen = c->applied + c->tail;
+
 	while (!has_room(c, stored) && !c->interrupted) {
 		if (is_stuck(c))
 			return -ENOSPC;
 		ask_to_settle(c);
-		if (!has_room(c, stored) && !c->interrupted)
-			pthread_cond_wait(&c->room, &c->lock);
+		if (has_room(c, stored) || c->interrupted)
+			break;
+		wait_us(c, POLL_US);
+		if (c->applied + c->tail != seen || c->applied_tail > c->tail || !c->patience_us) {
+			until = now_us() + c->patience_us;
+			seen = c->applied + c->tail;
+		} else if (now_us() >= until) {
+			return -ENOSPC;
+		}
 	}
 	return c->interrupted ? -EINTR : 0;
 }

@@ -43,6 +43,7 @@ struct pvm_cache {
 	unsigned nmarks;
 	uint64_t last_epoch;
 	uint64_t debt_us; /* see throttle() */
+	uint64_t patience_us;
 	bool begun, reserved, warned, interrupted;
 	void (*short_of_slots)(void *opaque); /* called without the lock: settle, and soon */
 	void *opaque;
@@ -58,6 +59,9 @@ typedef int pvm_apply_fn(void *opaque, uint64_t offset, const void *data, uint32
  * before pvm_cache_begin(). */
 int pvm_cache_init(struct pvm_cache *c, struct redo *journal, uint64_t size, uint64_t max_bytes);
 void pvm_cache_destroy(struct pvm_cache *c);
+/* How long the appending thread waits for room if nothing is committed meanwhile; 0 (default): for
+ * ever. Before it runs. */
+void pvm_cache_set_patience(struct pvm_cache *c, unsigned ms);
 /* Called from the appending thread when it waits for slots to be settled, or soon will. */
 void pvm_cache_on_short(struct pvm_cache *c, void (*fn)(void *opaque), void *opaque);
 
@@ -68,8 +72,8 @@ void pvm_cache_drop(struct pvm_cache *c);
 int pvm_cache_begin(struct pvm_cache *c);
 
 /* Room for one record with `length` bytes of data (at most 256 KiB), which the caller fills before
- * pvm_cache_append(). Waits while the journal is full. -EINTR when interrupted, -ENOMEM, -EPERM before
- * pvm_cache_begin(), or the journal's error. */
+ * pvm_cache_append(). Waits while the journal is full; -ENOSPC: in vain. -EINTR when interrupted,
+ * -ENOMEM, -EPERM before pvm_cache_begin(), or the journal's error. */
 int pvm_cache_reserve(struct pvm_cache *c, uint32_t length, void **data);
 /* Append what was reserved. with_data: the reserved bytes; otherwise zeroes, and length may be more than
  * was reserved. True when this filled memory or journal to half: time to ask for a checkpoint. */

@@ -242,6 +242,7 @@ int settle_start(struct disk *d)
 	disk_cond_init(&s->work);
 	disk_cond_init(&s->done);
 	pvm_cache_on_short(&d->pvm, settle_hurry, d);
+	pvm_cache_set_patience(&d->pvm, d->config.link_stall_ms);
 	r = disk_thread(&s->thread, settle_thread, d);
 	s->running = r == 0;
 	return r;

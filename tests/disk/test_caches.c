@@ -540,6 +540,34 @@ static void test_pvm_full(void)
 	       (unsigned long long)next >> 20, settled);
 }
 
+/* A full journal ends in an error if no commit can come, or none comes for long. */
+static void test_pvm_in_vain(void)
+{
+	struct timespec before, after;
+	struct redo journal;
+	struct pvm_cache c;
+
+	open_journal(&journal);
+	CHECK(pvm_cache_init(&c, &journal, 1u << 30, 4u << 20) == 0);
+	for (int marked = 0; marked < 2; marked++) {
+		uint64_t off = 0;
+		void *to;
+		int r;
+
+		pvm_cache_drop(&c);
+		pvm_cache_set_patience(&c, marked ? 300 : 60000);
+		CHECK(pvm_cache_begin(&c) == 0 && (!marked || pvm_cache_mark(&c, 1) == 0));
+		clock_gettime(CLOCK_MONOTONIC, &before);
+		for (; !(r = pvm_cache_reserve(&c, 65536, &to)); off += 65536)
+			pvm_cache_append(&c, off, 65536, true);
+		clock_gettime(CLOCK_MONOTONIC, &after);
+		CHECK(r == -ENOSPC && off > 12u << 20 && after.tv_sec - before.tv_sec < 20);
+	}
+	pvm_cache_destroy(&c);
+	redo_close(&journal);
+	printf("pvm full: in vain\n");
+}
+
 /* How much is written until a checkpoint is asked for. */
 static uint64_t until_asked(struct svm_cache *c, uint64_t *off)
 {
@@ -637,6 +665,7 @@ int main(int argc, char **argv)
 	test_ranges();
 	test_identity();
 	test_pvm_full();
+	test_pvm_in_vain();
 	test_svm_asks();
 	test_model(steps);
 	return 0;
