@@ -238,8 +238,12 @@ static void go_on_alone(struct host *s)
 
 	trace("host %u takes over", s->index);
 	if (one_in(2))
+		run_guest(s);
+	if (one_in(2)) { /* long enough to last beyond the write-back */
 		req.flags |= RUN_FLUSHY;
-	if (one_in(2))
+		req.count += (uint32_t)pick_random(500);
+	}
+	if (one_in(2) && host_alive(s))
 		arm(s);
 	if (model.received > model.committed && !one_in(3) && !pair_commit(s, model.received))
 		return;
