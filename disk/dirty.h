@@ -3,9 +3,10 @@
  * dirty.h - which blocks may differ from what the peer has: in memory, and by meta.h on stable storage
  *
  * What is noted covers every block that may differ from the peer's last committed checkpoint, of the
- * generation lineage.h calls base. It is made smaller in rounds, one at a time: at a boundary, while the VM stands still,
- * all that was noted is set aside (`older`); when the peer has committed this checkpoint or a later
- * one, and our own storage is stable as far, `older` is forgotten. What counts is always both together.
+ * generation lineage.h calls base. It is made smaller in rounds, one at a time: at a boundary, while the
+ * VM stands still, all that was noted is set aside (`older`); when the peer has committed this checkpoint or
+ * a later one, and our own storage is stable as far, `older` is forgotten. What counts is always both
+ * together.
  */
 #ifndef COLO_DISK_DIRTY_H
 #define COLO_DISK_DIRTY_H

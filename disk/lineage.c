@@ -112,20 +112,20 @@ void lineage_explain(enum lineage_verdict v, const char *source, const char *tar
 	case LINEAGE_ALL:
 		break;
 	case LINEAGE_TARGET_NEWER:
-		snprintf(text, size, "the copy on %s is newer than that on %s: start the VM on %s", target, source,
-			 target);
+		snprintf(text, size, "the copy on %s is newer than that on %s: start the VM on %s", target,
+			 source, target);
 		break;
 	case LINEAGE_SPLIT:
-		snprintf(text, size, "%s and %s were both written to since they last were equal: to lose what is on "
-			 "%s only, start it with --role secondary --overwrite", source, target, target);
+		snprintf(text, size, "%s and %s were both written to since they last were equal: to lose what "
+			 "is on %s only, start it with --role secondary --overwrite", source, target, target);
 		break;
 	case LINEAGE_UNRELATED:
-		snprintf(text, size, "the copy on %s has nothing in common with that on %s: if it may be overwritten, "
-			 "start %s with --role secondary --overwrite", target, source, target);
+		snprintf(text, size, "the copy on %s has nothing in common with that on %s: if it may be "
+			 "overwritten, start %s with --role secondary --overwrite", target, source, target);
 		break;
 	case LINEAGE_BAD_SOURCE:
-		snprintf(text, size, "the copy on %s is incomplete: it was being overwritten when that was cut off",
-			 source);
+		snprintf(text, size, "the copy on %s is incomplete: it was being overwritten when that was "
+			 "cut off", source);
 		break;
 	}
 }

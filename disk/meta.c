@@ -198,7 +198,9 @@ static bool choose_header(struct meta *m, struct meta_header *h)
 	for (int i = 0; i < 2; i++) {
 		struct meta_header one;
 
-		if (pread(m->fd, &one, sizeof(one), i * (off_t)META_HEADER) != (ssize_t)sizeof(one) || !intact(&one))
+		if (pread(m->fd, &one, sizeof(one), i * (off_t)META_HEADER) != (ssize_t)sizeof(one))
+			continue;
+		if (!intact(&one))
 			continue;
 		if (any && one.sequence < h->sequence)
 			continue;
@@ -215,8 +217,8 @@ static const char *header_fault(struct meta *m)
 	if (pread(m->fd, &h, sizeof(h), 0) == (ssize_t)sizeof(h) && h.magic == META_MAGIC &&
 	    h.version != META_VERSION)
 		return "is of another version of colo";
-	return "is damaged: neither copy of its header is intact. If it is removed, the disk is taken for one that "
-	       "colo has not seen before";
+	return "is damaged: neither copy of its header is intact. If it is removed, the disk is taken for one "
+	       "that colo has not seen before";
 }
 
 static int load(struct meta *m, struct opening *o, uint64_t size, struct bitmap *changed)

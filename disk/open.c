@@ -81,8 +81,8 @@ static int disown(struct disk *d)
 {
 	struct disk_message m = { .op = DISK_EV_ERROR };
 
-	snprintf(m.text, sizeof(m.text), "%s was written to by somebody else since it was closed: all of it has to be "
-		 "compared with the peer's", d->config.file);
+	snprintf(m.text, sizeof(m.text), "%s was written to by somebody else since it was closed: all of it has "
+		 "to be compared with the peer's", d->config.file);
 	control_send(d, &m, false);
 	return meta_change(&d->meta, forget_past, NULL);
 }

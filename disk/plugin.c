@@ -29,8 +29,8 @@
 #define REQUEST_MAX       (32u << 20)
 
 static struct disk disk = {
-	.config = { .control_fd = -1, .boundary_fd = -1, .cache_max = CACHE_MAX_DEFAULT, .journal = JOURNAL_DEFAULT,
-		    .link_stall_ms = 5000 },
+	.config = { .control_fd = -1, .boundary_fd = -1, .cache_max = CACHE_MAX_DEFAULT,
+		    .journal = JOURNAL_DEFAULT, .link_stall_ms = 5000 },
 };
 
 static int set_path(char **to, const char *value)
@@ -202,7 +202,8 @@ static int colo_after_fork(void)
 	int r = disk_find(&disk);
 
 	if (r) {
-		nbdkit_error("file=%s: reading it, or writing its metadata: %s", disk.config.file, disk_strerror(-r));
+		nbdkit_error("file=%s: reading it, or writing its metadata: %s", disk.config.file,
+			     disk_strerror(-r));
 		return -1;
 	}
 	r = settle_start(&disk);

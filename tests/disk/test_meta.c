@@ -287,7 +287,6 @@ static void test_cut_maps(void)
 
 		memcpy(before + META_MAPS, after + META_MAPS, k - META_MAPS);
 		store(before, size);
-		CHECK(bitmap_init(&cut.changed, SIZE) == 0);
 		close(o.m.fd); /* the lock goes with it */
 		open_it(&cut);
 		CHECK(bitmap_test(&cut.changed, 0));
