@@ -147,6 +147,11 @@ static void on_hello(struct dm *m, const struct disk_message *msg)
 		daemon_fail_start(d, "disk %s cannot be served: %s", m->file, msg->text);
 		return;
 	}
+	if (msg->hello.size % d->cfg->disk[m->index].sector) {
+		daemon_fail_start(d, "disk %s cannot be served: its %llu bytes are no whole sectors of %u", m->file,
+				  (unsigned long long)msg->hello.size, (unsigned int)d->cfg->disk[m->index].sector);
+		return;
+	}
 	m->hello = *msg;
 	m->size = msg->hello.size;
 	m->lineage = msg->hello.lineage;

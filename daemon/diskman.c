@@ -356,8 +356,7 @@ static int spawn_nbdkit(struct dm *m, const char *plugin, int fds[2], int log_fd
 		param(&p, "journal=%llu", (unsigned long long)c->journal);
 	}
 	param(&p, "cache-max=%llu", (unsigned long long)c->cache_max);
-	if (k->format == FORMAT_QCOW2)
-		param(&p, "format=qcow2");
+	param(&p, "format=%s", k->format == FORMAT_QCOW2 ? "qcow2" : "raw");
 	if (k->read_only)
 		param(&p, "read-only=1");
 	return spawn_child(&m->child, p.argv, fds, 2, log_fd, 0);
