@@ -9,6 +9,7 @@
  * say by themselves is in diskevent.c.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -362,6 +363,20 @@ static int spawn_nbdkit(struct dm *m, const char *plugin, int fds[2], int log_fd
 	return spawn_child(&m->child, p.argv, fds, 2, log_fd, 0);
 }
 
+/* A disk that was served as raw before may begin with anything: its guest wrote it. */
+static bool is_qcow2_by_mistake(const struct dm *m)
+{
+	char meta[CONFIG_PATH_MAX + 16], magic[4] = "";
+	int fd = open(m->file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	ssize_t n = fd < 0 ? -1 : read(fd, magic, sizeof(magic));
+
+	if (fd >= 0)
+		close(fd);
+	snprintf(meta, sizeof(meta), "%s/%s.meta", config_local(m->d->cfg)->data, m->name);
+	return m->d->cfg->disk[m->index].format == FORMAT_RAW && n == sizeof(magic) &&
+	       !memcmp(magic, "QFI\xfb", sizeof(magic)) && access(meta, F_OK) < 0;
+}
+
 static int start_one(struct dm *m)
 {
 	static const int types[2] = { SOCK_SEQPACKET, SOCK_SEQPACKET };
@@ -369,6 +384,11 @@ static int start_one(struct dm *m)
 	int ours[2] = { -1, -1 }, theirs[2] = { -1, -1 }, log_fd, r;
 	char plugin[300], log[20];
 
+	if (is_qcow2_by_mistake(m)) {
+		log_error("disk %s is a qcow2 image: [%s] needs format = qcow2", m->file,
+			  config_disk_section(m->index));
+		return -EINVAL;
+	}
 	r = daemon_find(d, "disk", "nbdkit-colo-plugin.so", plugin, sizeof(plugin));
 	if (r < 0)
 		return r;

@@ -139,6 +139,17 @@ def test_image_is_a_directory(w):
     refused_start(w, {("host a", "disk"): "/"}, "disk / cannot be served")
 
 
+def test_image_is_qcow2(w):
+    def prepare(node):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", node.disk, "4M"], check=True)
+    refused_start(w, {}, "disk.img is a qcow2 image: [disk] needs format = qcow2", prepare)
+
+
+def test_image_of_part_of_a_sector(w):
+    refused_start(w, {("disk", "sector"): "4096"}, "its 4195328 bytes are no whole sectors of 4096",
+                  lambda a: os.truncate(a.disk, (4 << 20) + 1024))
+
+
 def test_qemu_is_another_program(w):
     refused_start(w, {("vm", "qemu"): "/bin/true"}, "/bin/true did not start; see ")
 
