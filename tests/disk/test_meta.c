@@ -508,7 +508,7 @@ int main(int argc, char **argv)
 	test_cut_header();
 	test_cut_maps();
 	test_garbage();
-	test_power_loss((unsigned long)number(argc, argv, 2, "COLO_ROUNDS", 2000));
+	test_power_loss((unsigned long)number(argc, argv, 2, "COLO_ROUNDS", 1000));
 	fresh();
 	CHECK(rmdir(dir) == 0);
 	return 0;
