@@ -153,6 +153,9 @@ static bool come_back(struct host *h)
 		return false;
 	open.epoch = judge_hello(h, &over);
 	open.flags = over ? DISK_OPEN_FAILOVER : 0;
+	/* some disks may get there, and others lose power before: then this is what all have */
+	for (unsigned d = 0; h->kind == COPY && d < model.ndisks; d++)
+		h->lower[d] = open.epoch;
 	if (!ask_all(h, open) || !look(h))
 		return false;
 	came_back(h, open.epoch);
