@@ -154,6 +154,8 @@ int diskman_link(struct daemon *d, struct diskman_peer *peer, enum disk_role rol
 int diskman_unlink(struct daemon *d);
 int diskman_commit(struct daemon *d, uint64_t epoch, diskman_fn *fn);
 int diskman_poll_status(struct daemon *d);
+/* No answer is owed that may say something new of the lineages. */
+bool diskman_settled(const struct daemon *d);
 /* For QEMU: a connection to its NBD server, which turns others than this process away. Descriptor or -errno */
 int diskman_connect(const struct dm *m);
 /* between the two files */

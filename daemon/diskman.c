@@ -259,6 +259,17 @@ int diskman_rate(struct daemon *d, uint64_t bytes_s)
 	return ask_writable(d, &(struct disk_request){ .op = DISK_RATE, .epoch = bytes_s }, NULL);
 }
 
+bool diskman_settled(const struct daemon *d)
+{
+	static const unsigned int ops[] = { DISK_OPEN, DISK_SERVE, DISK_LINK, DISK_UNLINK, DISK_COMMIT, DISK_FAILOVER };
+	unsigned int i;
+
+	for (i = 0; i < sizeof(ops) / sizeof(*ops); i++)
+		if (owed(&d->disk, ops[i]))
+			return false;
+	return true;
+}
+
 int diskman_poll_status(struct daemon *d)
 {
 	struct disk_request r = { .op = DISK_STATUS };

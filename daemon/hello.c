@@ -141,7 +141,7 @@ static enum peer_status check_control(struct daemon *d, struct peer_hello *h, ch
 	if (d->core.state == CORE_ALONE && d->survivor)
 		return refuse(text, size, "%s took over and serves. It cannot take a host back before it is started "
 			      "again, which ends the VM: shut the guest down, start both", config_local(d->cfg)->name);
-	if (d->core.state != CORE_ALONE || d->peer.fd[PEER_CONTROL] >= 0)
+	if (d->core.state != CORE_ALONE || d->peer.fd[PEER_CONTROL] >= 0 || !diskman_settled(d))
 		return later(d, text, size);
 	return hello_disks_check(d, h->disks, HELLO_SOURCE, text, size);
 }

@@ -208,6 +208,11 @@ WEAK json_t *explain_pcap(struct daemon *d, json_t *args)
 	return json_object();
 }
 
+WEAK bool diskman_settled(const struct daemon *d)
+{
+	return d->core.state != CORE_STARTING;
+}
+
 WEAK int diskman_poll_status(struct daemon *d)
 {
 	(void)d;
