@@ -37,7 +37,9 @@ class FaultPair(Pair):
         super().__exit__(*args)
         for host in "a", "b":
             self.fault(host, None)
-        os.unlink(self.nbdkit)
+        for path in self.nbdkit, f"{self.nbdkit}.book":
+            if os.path.exists(path):
+                os.unlink(path)
 
     def fault(self, host, word):
         path = f"{self.nbdkit}.{host}"
@@ -161,7 +163,7 @@ def secondary_slow(p):
 def primary_fails(p):
     """The secondary takes over; the guest sees no error, and no client loses anything."""
     clients = Clients(p, 10)
-    p.ssh("(while :; do dd if=/dev/urandom of=/root/load bs=64k count=64 conv=fsync; done) >/dev/null 2>&1 &")
+    p.ssh("(while sleep 0.2; do dd if=/dev/urandom of=/root/load bs=64k count=16 conv=fsync; done) >/dev/null 2>&1 &")
     p.fault("a", "EIO")
     p.wait("takeover", lambda: (lambda s: s and s["role"] == "primary" and s["state"] == "alone")(p.status("b")), 20)
     p.wait("the former primary's end", lambda: p.status("a") is None, 15)
