@@ -208,6 +208,13 @@ static void put_off(struct host *h)
 		host_kill(h);
 }
 
+static struct host_request burst(uint32_t most)
+{
+	trace("a burst");
+	return (struct host_request){ .op = HOST_RUN, .count = 20 + (uint32_t)pick_random(most), .threads = 1,
+				      .flags = RUN_BURST };
+}
+
 static struct host_request batch(void)
 {
 	struct host_request req = { .op = HOST_RUN, .count = (uint32_t)pick_random(60) + 1,
@@ -217,12 +224,7 @@ static struct host_request batch(void)
 		req.count *= 4;
 	if (one_in(6))
 		req.flags |= RUN_LARGE;
-	if (one_in(300)) {
-		req = (struct host_request){ .op = HOST_RUN, .count = 40 + (uint32_t)pick_random(300), .threads = 1,
-					     .flags = RUN_BURST };
-		trace("a burst");
-	}
-	return req;
+	return one_in(300) ? burst(300) : req;
 }
 
 static void run_guest(struct host *h)
@@ -416,7 +418,8 @@ static void checkpoint(struct host *p, struct host *s)
 		return;
 	epoch = model.epoch;
 	if (one_in(5)) { /* the next one is on its way before this one is committed */
-		guest_start(p, batch());
+		pump(never, (int)pick_random(40));
+		guest_start(p, one_in(3) ? burst(60) : batch());
 		if (!guest_wait(p) || !pair_mark(p))
 			return;
 		if (one_in(2)) { /* it may never arrive */
@@ -494,10 +497,9 @@ static void spoil_and_verify(struct host *p, struct host *s)
 	if (!verify(p, 0, 0))
 		return;
 	trace("spoil %u sectors from %u of host %u, verify", n, first, s->index);
-	if (!guest_ask(s, 0, (struct host_request){ .op = HOST_INJECT, .count = n, .from = first }))
-		return;
-	/* from here on the secondary's disk is spoilt; unless it is repaired, it may not be used any more */
-	if (verify(p, 0, parts_bytes(first, n)) && verify(p, DISK_VERIFY_REPAIR, parts_bytes(first, n)) &&
+	s->spoilt = true; /* from here on it may not be used any more, unless it is repaired */
+	if (guest_ask(s, 0, (struct host_request){ .op = HOST_INJECT, .count = n, .from = first }) &&
+	    verify(p, 0, parts_bytes(first, n)) && verify(p, DISK_VERIFY_REPAIR, parts_bytes(first, n)) &&
 	    pair_boundary(p, s) && model.received == model.epoch && pair_commit(s, model.epoch)) {
 		check_secondary(s);
 		if (host_alive(p) && host_alive(s))
@@ -506,7 +508,6 @@ static void spoil_and_verify(struct host *p, struct host *s)
 	}
 	s->kind = MIXTURE;
 	s->known = false;
-	s->spoilt = true;
 	model.based = model.pair = false;
 	model.truth = p->index;
 	if (host_alive(s))
