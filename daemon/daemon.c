@@ -240,7 +240,10 @@ static void carry_out(struct daemon *d, const struct core_action *a)
 		nic_detach(d);
 		vm_kill(d);
 		break;
-	case CORE_ACT_GUEST_OFF: peer_send(d, PEER_GUEST_OFF, 0, NULL, 0, NULL, 0); break;
+	case CORE_ACT_GUEST_OFF:
+		peer_send(d, PEER_GUEST_OFF, 0, NULL, 0, NULL, 0);
+		d->told_off = true;
+		break;
 	case CORE_ACT_DISK_ERROR: diskman_fault(d); break;
 	case CORE_ACT_GOODBYE: faults_goodbye(d, a->loss); break;
 	case CORE_ACT_EXIT: finish(d, a->status); break;
@@ -419,9 +422,20 @@ static void on_walk(uv_handle_t *h, void *arg)
 		uv_close(h, NULL);
 }
 
+/* The VM is off, and the secondary says that it ends: so nobody can take over from what this host has, and
+ * next time it need not ask. */
+static void note_last(struct daemon *d)
+{
+	if (!d->told_off || !peer_hear_goodbye(d))
+		return;
+	diskman_unlink(d);
+	diskman_serve(d, NULL);
+}
+
 static void stop(struct daemon *d)
 {
 	vm_kill(d);
+	note_last(d);
 	nic_close(d);
 	peer_stop(d);
 	diskman_stop(d);

@@ -202,6 +202,7 @@ bool peer_send(struct daemon *d, enum peer_type type, uint64_t epoch, const void
 bool peer_has_room(const struct peer *p); /* for data plane back-pressure */
 void peer_flush(struct daemon *d);
 void peer_flush_blocking(struct daemon *d); /* at most a second; before the daemon ends */
+bool peer_hear_goodbye(struct daemon *d);   /* likewise; true: the secondary has said that it ends */
 void peer_read(struct daemon *d);           /* what has come, now */
 void peer_heartbeat(struct daemon *d);
 
@@ -442,6 +443,7 @@ struct daemon {
 	bool seed_agent;        /* or for the agent, which begins to track for one */
 	int exit_status;
 	bool ending;
+	bool told_off;          /* the peer, that the VM is off */
 };
 
 /* Runs until the daemon ends. Returns the process' exit status. */

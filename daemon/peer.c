@@ -259,3 +259,18 @@ void peer_flush_blocking(struct daemon *d)
 		if (poll(&pfd, 1, 100) > 0 && buffer_write_to(&p->out, pfd.fd) < 0)
 			return;
 }
+
+bool peer_hear_goodbye(struct daemon *d)
+{
+	struct peer *p = &d->peer;
+	uint64_t end = clock_now_ns() + 1000000000;
+
+	peer_flush_blocking(d);
+	while (p->fd[PEER_CONTROL] >= 0 && !*d->alarms.goodbye && clock_now_ns() < end) {
+		struct pollfd pfd = { .fd = p->fd[PEER_CONTROL], .events = POLLIN };
+
+		if (poll(&pfd, 1, 100) > 0)
+			peer_read(d);
+	}
+	return *d->alarms.goodbye;
+}
