@@ -22,9 +22,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "disk/disk.h"
 #include "disk/hash.h"
+
+#define LARGE 32768u
 
 struct secondary {
 	struct receiver rx;
@@ -33,13 +36,14 @@ struct secondary {
 };
 
 /* Some bytes; false when the link ended. */
-static bool receive(struct receiver *rx, void *p, size_t max, size_t *got)
+static bool receive(struct receiver *rx, struct iovec *to, size_t *got)
 {
+	struct msghdr m = { .msg_iov = to, .msg_iovlen = 2 };
 	int fd = rx->d->link.fd;
 	ssize_t n;
 
 	for (;;) {
-		n = recv(fd, p, max, 0);
+		n = recvmsg(fd, &m, 0);
 		if (n > 0) {
 			*got = (size_t)n;
 			return true;
@@ -57,10 +61,27 @@ static bool receive(struct receiver *rx, void *p, size_t max, size_t *got)
 	return false;
 }
 
+/* What is wanted goes to where it is wanted, what follows to the buffer, which is empty. Among large data
+ * that is only a header, so that the data are spared the second copy. */
+static bool receive_more(struct receiver *rx, void *out, size_t n, size_t *got)
+{
+	size_t ahead = rx->large ? sizeof(struct disk_link_header) : RECEIVE_BUFFER, have;
+	struct iovec to[] = { { out, n }, { rx->buffer, ahead } };
+
+	if (!receive(rx, to, &have))
+		return false;
+	*got = have < n ? have : n;
+	rx->pos = 0;
+	rx->len = have - *got;
+	return true;
+}
+
 bool receive_bytes(struct receiver *rx, void *p, size_t n)
 {
 	char *out = p;
 
+	if (n > sizeof(struct disk_link_header))
+		rx->large = n >= LARGE;
 	while (n) {
 		size_t have = rx->len - rx->pos;
 
@@ -68,14 +89,8 @@ bool receive_bytes(struct receiver *rx, void *p, size_t n)
 			have = have < n ? have : n;
 			memcpy(out, rx->buffer + rx->pos, have);
 			rx->pos += have;
-		} else if (n >= RECEIVE_BUFFER / 2) { /* large: spare it the copy */
-			if (!receive(rx, out, n, &have))
-				return false;
-		} else {
-			rx->pos = rx->len = 0;
-			if (!receive(rx, rx->buffer, RECEIVE_BUFFER, &rx->len))
-				return false;
-			continue;
+		} else if (!receive_more(rx, out, n, &have)) {
+			return false;
 		}
 		out += have;
 		n -= have;
@@ -400,6 +415,7 @@ void *link_receiver(void *disk)
 	if (s) {
 		s->rx.d = d;
 		s->rx.pos = s->rx.len = 0;
+		s->rx.large = false;
 		s->greeted = s->synced = false;
 		while (one_message(s))
 			;

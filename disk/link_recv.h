@@ -18,6 +18,7 @@ struct disk;
 struct receiver {
 	struct disk *d;
 	size_t pos, len; /* of what is buffered */
+	bool large;      /* the last data were */
 	char buffer[RECEIVE_BUFFER];
 };
 

@@ -174,6 +174,7 @@ void *link_replies(void *disk)
 	if (p) {
 		p->rx.d = d;
 		p->rx.pos = p->rx.len = 0;
+		p->rx.large = false;
 		while (one_reply(p))
 			;
 	}

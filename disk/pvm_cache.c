@@ -41,7 +41,7 @@
 
 #define SLOWEST_US 4000 /* per 64 KiB, just before the journal is full */
 #define POLL_US 100000  /* that long until a look at the clock */
-#define SPARES_MAX (sizeof(((struct pvm_cache *)0)->spare) / sizeof(char *))
+#define SPARES_PART 8   /* of the spares nobody needs, one in so many is freed per commit */
 
 _Static_assert(REDO_SLOT / REDO_BLOCK >= PVM_MARKS, "all marks fit in one slot");
 
@@ -53,6 +53,11 @@ struct pvm_chunk {
 	uint32_t taken;   /* end of the last record applied and forgotten */
 	bool sealed;      /* nothing more is appended */
 	char *image;      /* NULL: only in the slot */
+};
+
+/* memory of a chunk that waits to be used again: new memory costs a page fault per page */
+struct pvm_spare {
+	struct pvm_spare *next;
 };
 
 /* where in the log a reader is */
@@ -113,22 +118,44 @@ void pvm_cache_on_short(struct pvm_cache *c, void (*fn)(void *opaque), void *opa
 
 static void give_image(struct pvm_cache *c, struct pvm_chunk *chunk)
 {
-	if (!chunk->image)
+	struct pvm_spare *spare = (struct pvm_spare *)(void *)chunk->image;
+
+	if (!spare)
 		return;
-	if (c->spares < SPARES_MAX)
-		c->spare[c->spares++] = chunk->image;
-	else
-		free(chunk->image);
-	chunk->image = NULL;
+	spare->next = c->spare;
+	c->spare = spare;
+	c->spares++;
 	c->in_memory--;
+	chunk->image = NULL;
+}
+
+static struct pvm_spare *take_spare(struct pvm_cache *c)
+{
+	struct pvm_spare *spare = c->spare;
+
+	if (spare) {
+		c->spare = spare->next;
+		if (--c->spares < c->spares_least)
+			c->spares_least = c->spares;
+	}
+	return spare;
 }
 
 static char *take_image(struct pvm_cache *c)
 {
-	char *image = c->spares ? c->spare[--c->spares] : aligned_alloc(REDO_BLOCK, REDO_SLOT);
+	char *image = (char *)take_spare(c);
 
+	if (!image)
+		image = aligned_alloc(REDO_BLOCK, REDO_SLOT);
 	c->in_memory += image != NULL;
 	return image;
+}
+
+/* At a commit: little by little, as the next epoch may be a busy one again. */
+static void free_spares(struct pvm_cache *c)
+{
+	for (unsigned n = (c->spares_least + SPARES_PART - 1) / SPARES_PART; n; n--)
+		free(take_spare(c));
 }
 
 static int add_chunk(struct pvm_cache *c)
@@ -524,7 +551,9 @@ static void forget(struct pvm_cache *c, const struct pvm_cursor *at, const struc
 		   unsigned marks, uint64_t bytes)
 {
 	pthread_mutex_lock(&c->lock);
+	free_spares(c);
 	free_taken(c, at);
+	c->spares_least = c->spares;
 	c->applied = mark->records;
 	c->applied_epoch = mark->epoch;
 	c->applied_tail = mark->chunk;
@@ -601,12 +630,12 @@ void pvm_cache_drop(struct pvm_cache *c)
 		free_chunk(c, chunk);
 	}
 	while (c->spares)
-		free(c->spare[--c->spares]);
+		free(take_spare(c));
 	c->last = c->reading = NULL;
 	c->session = random_number();
 	c->next = c->tail = c->applied_epoch = c->applied_tail = 0;
 	c->applied = c->appended;
-	c->bytes = c->debt_us = c->last_epoch = 0;
+	c->bytes = c->debt_us = c->last_epoch = c->spares_least = 0;
 	c->nmarks = 0;
 	c->begun = c->reserved = c->warned = false;
 	pthread_mutex_unlock(&c->lock);

@@ -32,8 +32,8 @@ struct pvm_cache {
 	pthread_cond_t room;
 	struct pvm_chunk *first, *last; /* not wholly applied; the last one is appended to */
 	struct pvm_chunk *reading;  /* commit is at it */
-	char *spare[16];            /* memory of chunks, for reuse */
-	unsigned spares;
+	struct pvm_spare *spare;    /* memory of chunks, for reuse */
+	unsigned spares, spares_least; /* now; the fewest since the last commit */
 	unsigned chunks, in_memory, max_in_memory;
 	uint64_t session, next, tail; /* chunk numbers: the next new one, the oldest whose slot is not free */
 	uint64_t appended, applied; /* records, ever */
