@@ -3,7 +3,7 @@
  * link.c - the stream to the peer's disk manager, and the link's life
  *
  * Theory of operation. Writers copy their request into a ring of fixed size, a sender thread writes the
- * ring to the socket. A full ring makes writers wait, which is the back-pressure that a slow peer or
+ * ring to the socket; a large one goes straight to the socket as far as that takes it while the ring is empty. A full ring makes writers wait, which is the back-pressure that a slow peer or
  * network exerts on the guest; nothing grows without bound. Boundary marks and a secondary's COMMITTED
  * may use the last few KiB of the ring, so that the control thread never waits.
  *
@@ -34,6 +34,7 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,6 +48,7 @@
 /* Mirrored writes may wait for others to go with them: the peer needs them by the next mark, not before */
 #define LAZY_BYTES 131072u
 #define LAZY_NS 2000000u
+#define PAST_BYTES 65536u /* messages from this size on may go past an empty ring */
 
 int link_init(struct disk *d)
 {
@@ -294,6 +296,36 @@ static void ring_put(struct disk_link *l, const void *data, size_t n)
 	l->used += n;
 }
 
+/* What the socket takes at once of a large message, spared the way through the ring. Only when nothing is
+ * before it: the ring is empty and so the sender not at work. Errors are left for the sender to find. */
+static size_t send_past(struct disk_link *l, struct disk_link_header *h, const void *data, size_t size)
+{
+	struct iovec parts[] = { { h, sizeof(*h) }, { (void *)(uintptr_t)data, size } };
+	struct msghdr m = { .msg_iov = parts, .msg_iovlen = 2 };
+	ssize_t sent;
+
+	if (size < PAST_BYTES || l->used)
+		return 0;
+	sent = sendmsg(l->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (sent <= 0)
+		return 0;
+	l->progress += (size_t)sent;
+	return (size_t)sent;
+}
+
+/* The bytes from `skip` on of header and data */
+static void put_rest(struct disk_link *l, const struct disk_link_header *h, const void *data, size_t size,
+		     size_t skip)
+{
+	if (skip < sizeof(*h)) {
+		ring_put(l, (const char *)h + skip, sizeof(*h) - skip);
+		skip = sizeof(*h);
+	}
+	skip -= sizeof(*h);
+	if (skip < size)
+		ring_put(l, (const char *)data + skip, size - skip);
+}
+
 static void put_message(struct disk_link *l, uint32_t op, uint64_t offset, uint32_t length, const void *data,
 			size_t size)
 {
@@ -304,9 +336,9 @@ static void put_message(struct disk_link *l, uint32_t op, uint64_t offset, uint3
 		.length = htobe32(length),
 	};
 
-	ring_put(l, &h, sizeof(h));
-	if (size)
-		ring_put(l, data, size);
+	put_rest(l, &h, data, size, send_past(l, &h, data, size));
+	if (!l->used)
+		return;
 	if (op != DISK_LINK_WRITE && op != DISK_LINK_ZERO)
 		l->urgent = true;
 	if (l->idle || (l->lazy && worth_sending(l)))
