@@ -66,6 +66,13 @@ void wire_set_tcp(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
+void wire_set_unpaced(int fd)
+{
+	static const char name[] = "cubic";
+
+	setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, sizeof(name) - 1);
+}
+
 uint64_t clock_now_ns(void)
 {
 	struct timespec ts;

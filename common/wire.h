@@ -16,6 +16,9 @@ int wire_send_fds(int sock, const void *p, size_t n, const int *fds, int nfds);
 int wire_pairs(const int *types, int n, int *ours, int *theirs);
 int wire_set_nonblock(int fd, int on);
 void wire_set_tcp(int fd); /* no delay, keep what is queued small */
+/* Before it connects or listens: what else the host may do to share the Internet fairly, as BBR does, paces by
+ * timers and slows down a wire that is the pair's own. If it cannot be, it stays what it is. */
+void wire_set_unpaced(int fd);
 /* CLOCK_MONOTONIC */
 uint64_t clock_now_ns(void);
 

@@ -393,6 +393,8 @@ static int dial(struct daemon *d, enum peer_channel channel, unsigned int disk)
 		return -EINVAL;
 	ai = d->peer.address;
 	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0)
+		wire_set_unpaced(fd);
 	r = fd < 0 ? -errno : connect(fd, ai->ai_addr, ai->ai_addrlen) < 0 ? -errno : 0;
 	if (r < 0 && r != -EINPROGRESS) {
 		if (fd >= 0)
@@ -435,8 +437,10 @@ static int listen_on(struct daemon *d)
 	if (resolve(h, &ai) < 0)
 		return -EINVAL;
 	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0)
+	if (fd >= 0) {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		wire_set_unpaced(fd); /* so are those it accepts */
+	}
 	if (fd < 0 || bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, 8) < 0) {
 		r = -errno;
 		log_error("[host %s] address: cannot listen on %s port %u: %s", h->name, h->address,
