@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 BOOT_SECTOR = bytes.fromhex("31c08ed8fbbaf803b02eeef4ebfa").ljust(510, b"\0") + b"\x55\xaa"
@@ -31,6 +32,10 @@ PRESENT, READ_ONLY, CDROM = 1, 2, 4
 CONSISTENT, SERVED = 1, 2 # of lineage_flags
 ANSWER = struct.Struct("!IHHQ240s768s")
 HEADER = struct.Struct("!IHHQ")
+LINK_MAGIC = 0x434f4c44
+LINK_HEADER = struct.Struct("!IIQII") # disk/disk_proto.h: magic, op, offset, length, pad
+(LINK_WRITE, LINK_ZERO, LINK_BOUNDARY, LINK_HASH, LINK_SYNCED, LINK_HELLO, LINK_HOLE) = range(1, 8)
+LINK_TARGET, LINK_SAME, LINK_DIFFERS, LINK_BUSY, LINK_SYNC_STABLE = range(32, 37)
 
 
 class Failure(Exception):
@@ -208,6 +213,34 @@ def answer(sock):
     return status, session, text.rstrip(b"\0").decode()
 
 
+def hang_up(sock):
+    """Closes it, whether or not a thread reads from it."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass # closed already
+    sock.close()
+
+
+def disk_secondary(sock):
+    """Answers a primary's disk manager on the DISK channel until that is closed."""
+    def say(op, offset=0):
+        sock.sendall(LINK_HEADER.pack(LINK_MAGIC, op, offset, 0, 0))
+
+    try:
+        while head := receive(sock, LINK_HEADER.size):
+            _, op, offset, length, _ = LINK_HEADER.unpack(head)
+            receive(sock, {LINK_WRITE: length, LINK_HASH: 16}.get(op, 0))
+            if op == LINK_HELLO:
+                say(LINK_TARGET)
+            elif op in (LINK_HASH, LINK_HOLE):
+                say(LINK_SAME, offset)
+            elif op == LINK_SYNCED:
+                say(LINK_SYNC_STABLE)
+    except (OSError, struct.error):
+        pass # closed: what that does is the test's concern
+
+
 class Link:
     """All channels to a primary, dialled as a secondary does."""
 
@@ -229,9 +262,14 @@ class Link:
         except (BrokenPipeError, ConnectionResetError):
             pass # what is being tested may have ended it already
 
-    def wait_message(self, kind):
+    def receive_disk(self):
+        """The secondary's side of the disk link, in a thread: nothing has changed, every block is the same."""
+        threading.Thread(target=disk_secondary, args=(self.channel[DISK],), daemon=True).start()
+
+    def wait_message(self, kind, seconds=15):
         """Reads control messages, with heartbeats of our own, until one of @kind."""
-        while True:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             head = receive(self.channel[CONTROL], HEADER.size)
             if len(head) < HEADER.size:
                 raise Failure(f"the link ended before message {kind}")
@@ -240,7 +278,8 @@ class Link:
             self.send(message(HEARTBEAT, 0, bytes(24)))
             if got == kind:
                 return epoch, payload
+        raise Failure(f"waited {seconds} s in vain for message {kind}")
 
     def close(self):
         for s in self.channel.values():
-            s.close()
+            hang_up(s)

@@ -467,10 +467,18 @@ def test_link_that_stays_partial(w):
     unharmed(a)
 
 
-def dropped(a, h, why, attack):
+def seeding(h):
+    """A peer whose disk is synced, and who is asked to take the RAM."""
+    link = Link(h)
+    link.receive_disk()
+    link.wait_message(SEED_START)
+    return link
+
+
+def dropped(a, h, why, attack, connect=Link):
     """A peer with a good hello, then @attack: the link is dropped for that reason, and nothing else."""
     mark = len(a.log())
-    link = Link(h)
+    link = connect(h)
     a.wait_log("linked with b", mark)
     attack(link)
     a.wait_log(why, mark)
@@ -514,7 +522,8 @@ def test_messages_out_of_turn(w):
         link.send(message(99))
     h = w.hello()
     a = w.primary()
-    dropped(a, h, "message that makes no sense|RAM blocks", attack)
+    for connect in Link, seeding:
+        dropped(a, h, "message that makes no sense|RAM blocks", attack, connect)
 
 
 def test_half_a_message_then_silence(w):
@@ -536,8 +545,7 @@ def test_seed(w):
     a = w.primary()
     for what in "refuse", "cut", "end", "blocks", "twice":
         mark = len(a.log())
-        link = Link(h)
-        link.wait_message(SEED_START)
+        link = seeding(h)
         link.open(SEED)
         if what == "twice":
             link.open(SEED)
@@ -555,8 +563,7 @@ def test_seed(w):
         a.wait_log("state seeding -> alone", mark)
         unharmed(a)
     for delay in range(0, 60, 4):
-        link = Link(h)
-        link.wait_message(SEED_START)
+        link = seeding(h)
         link.open(SEED)
         link.channel[SEED].settimeout(delay / 1000 + 0.001)
         closed(link.channel[SEED])
