@@ -15,6 +15,7 @@
 #include "daemon/daemon.h"
 
 #define SIDE_LIMIT_MS 200
+#define SECONDARY_SIDE_LIMIT_MS 5000
 #define DATA_PLANE_RESERVE (4u << 20) /* room kept for control messages */
 #define READ_CHUNK (256u << 10)
 
@@ -48,19 +49,23 @@ static void on_side_limit(uv_timer_t *t)
 {
 	struct daemon *d = t->data;
 
+	/* what has come is read before that is judged */
+	peer_read(d);
 	if (d->peer.up)
-		lost(d, CORE_LOSS_CLOSED, "a channel is closed");
+		lost(d, CORE_LOSS_PROTOCOL, "a channel is closed");
 }
 
 /* A peer that ends closes all its channels, and may have had a last word on CONTROL: who serves. That
- * one's end counts, and what stands before it is read first. */
+ * one's end counts, and what stands before it is read first. If CONTROL stays, both nodes live, and
+ * only one may serve: the primary does, and says so. The secondary waits for that. */
 void peer_side_closed(struct daemon *d, enum peer_channel channel)
 {
 	struct peer *p = &d->peer;
 
 	watch_events(p->watch[channel], 0);
 	if (p->up && !uv_is_active((uv_handle_t *)&p->retry))
-		uv_timer_start(&p->retry, on_side_limit, SIDE_LIMIT_MS, 0);
+		uv_timer_start(&p->retry, on_side_limit,
+			       daemon_is_primary(d) ? SIDE_LIMIT_MS : SECONDARY_SIDE_LIMIT_MS, 0);
 }
 
 static void on_heartbeat(struct daemon *d, const uint8_t *p, size_t n)

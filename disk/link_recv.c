@@ -135,10 +135,11 @@ static void append(struct secondary *s, uint64_t off, uint32_t len, bool with_da
 
 static bool cache_ok(struct secondary *s, int r)
 {
-	if (r && r != -EINTR) /* interrupted: the link has failed already */
-		link_fail(s->rx.d, "the PVM cache: %s", r == -ENOSPC ? "the journal is full, and no checkpoint comes" :
-			  disk_strerror(-r));
-	return r == 0;
+	if (r == -EXFULL)
+		link_fail(s->rx.d, "the journal is full, and no checkpoint comes");
+	else if (r != -EINTR) /* interrupted: the link has failed already */
+		return storage_ok(s, r, "writing the journal");
+	return false;
 }
 
 /* Before a write that goes straight to storage. 0 or -errno */
@@ -193,10 +194,10 @@ static bool on_boundary(struct secondary *s, uint64_t epoch)
 		r = pvm_cache_mark(&d->pvm, epoch);
 	if (r == -EPROTO)
 		link_fail(d, "boundary %llu is not above the one before", (unsigned long long)epoch);
-	else if (r == -ENOSPC)
+	else if (r == -EXFULL)
 		link_fail(d, "too many boundaries without a commit");
 	else if (r)
-		link_fail(d, "noting the boundary in %s/%s.*: %s", d->config.data, d->config.name, disk_strerror(-r));
+		storage_ok(s, r, "noting the boundary in the data directory");
 	if (r)
 		return false;
 	d->link.direct = false;

@@ -309,7 +309,7 @@ static int wait_for_room(struct pvm_cache *c, uint32_t stored)
 
 	while (!has_room(c, stored) && !c->interrupted) {
 		if (is_stuck(c))
-			return -ENOSPC;
+			return -EXFULL;
 		ask_to_settle(c);
 		if (has_room(c, stored) || c->interrupted)
 			break;
@@ -318,7 +318,7 @@ static int wait_for_room(struct pvm_cache *c, uint32_t stored)
 			until = now_us() + c->patience_us;
 			seen = c->applied + c->tail;
 		} else if (now_us() >= until) {
-			return -ENOSPC;
+			return -EXFULL;
 		}
 	}
 	return c->interrupted ? -EINTR : 0;
@@ -401,14 +401,14 @@ static int may_mark(const struct pvm_cache *c, uint64_t epoch)
 		return -EPERM;
 	if (epoch <= c->last_epoch)
 		return -EPROTO;
-	return c->nmarks == PVM_MARKS ? -ENOSPC : 0;
+	return c->nmarks == PVM_MARKS ? -EXFULL : 0;
 }
 
 /* The boundary's record on stable storage, with all before it. */
 static int write_boundary(struct pvm_cache *c, uint64_t epoch)
 {
 	struct pvm_chunk *chunk;
-	int r = fits_last(c, 0) || slots_used(c) < c->journal->slots ? make_fit(c, 0) : -ENOSPC;
+	int r = fits_last(c, 0) || slots_used(c) < c->journal->slots ? make_fit(c, 0) : -EXFULL;
 
 	if (r)
 		return r;

@@ -72,13 +72,13 @@ void pvm_cache_drop(struct pvm_cache *c);
 int pvm_cache_begin(struct pvm_cache *c);
 
 /* Room for one record with `length` bytes of data (at most 256 KiB), which the caller fills before
- * pvm_cache_append(). Waits while the journal is full; -ENOSPC: in vain. -EINTR when interrupted,
+ * pvm_cache_append(). Waits while the journal is full; -EXFULL: in vain. -EINTR when interrupted,
  * -ENOMEM, -EPERM before pvm_cache_begin(), or the journal's error. */
 int pvm_cache_reserve(struct pvm_cache *c, uint32_t length, void **data);
 /* Append what was reserved. with_data: the reserved bytes; otherwise zeroes, and length may be more than
  * was reserved. True when this filled memory or journal to half: time to ask for a checkpoint. */
 bool pvm_cache_append(struct pvm_cache *c, uint64_t offset, uint32_t length, bool with_data);
-/* On stable storage when it returns 0. -EPROTO: epoch not above the last one; -ENOSPC: too many
+/* On stable storage when it returns 0. -EPROTO: epoch not above the last one; -EXFULL: too many
  * uncommitted boundaries; otherwise as pvm_cache_reserve(). Does not wait for room. */
 int pvm_cache_mark(struct pvm_cache *c, uint64_t epoch);
 /* May [off, off + len) be touched by a record that is not committed? Never false if it is. For the

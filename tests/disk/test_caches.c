@@ -561,7 +561,7 @@ static void test_pvm_in_vain(void)
 		for (; !(r = pvm_cache_reserve(&c, 65536, &to)); off += 65536)
 			pvm_cache_append(&c, off, 65536, true);
 		clock_gettime(CLOCK_MONOTONIC, &after);
-		CHECK(r == -ENOSPC && off > 12u << 20 && after.tv_sec - before.tv_sec < 20);
+		CHECK(r == -EXFULL && off > 12u << 20 && after.tv_sec - before.tv_sec < 20);
 	}
 	pvm_cache_destroy(&c);
 	redo_close(&journal);
