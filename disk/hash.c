@@ -7,7 +7,8 @@
 #include "disk/hash.h"
 
 #include <string.h>
-#include <xxhash.h>
+
+#include "disk/xxh.h"
 
 void hash_block(uint64_t seed, const void *data, size_t len, unsigned char hash[DISK_HASH_BYTES])
 {

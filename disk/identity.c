@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
+
+#include "disk/xxh.h"
 
 #define CHUNK 65536u
 #define BATCH (16 * CHUNK)

@@ -49,6 +49,7 @@
 #define LAZY_BYTES 131072u
 #define LAZY_NS 2000000u
 #define PAST_BYTES 65536u /* messages from this size on may go past an empty ring */
+#define PIECE 131072u /* of a large write: seven of them fill a slot of the peer's journal well */
 
 int link_init(struct disk *d)
 {
@@ -394,7 +395,7 @@ static bool put_data(struct disk *d, const char *p, uint32_t len, uint64_t off, 
 	bool ok = true;
 
 	while (len && ok) {
-		uint32_t n = len < DISK_LINK_MAX_DATA ? len : DISK_LINK_MAX_DATA;
+		uint32_t n = len < PIECE ? len : PIECE;
 
 		ok = put(d, DISK_LINK_WRITE, off, n, p, n, limit);
 		if (ok)

@@ -23,7 +23,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
+
+#include "disk/xxh.h"
 
 /* ---- the file ---- */
 

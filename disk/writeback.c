@@ -20,9 +20,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "disk/range.h"
+#include "disk/xxh.h"
 
 #define PIECE (1u << 20)
 #define MAGIC 0x6b63616265746972ull
