@@ -358,14 +358,14 @@ static void report(const char *what, uint64_t start)
 	cm_get_stats(cm, &st);
 	tr_get_stats(tr, &ts);
 	printf("%s: %.1f s, frames PVM %llu SVM %llu client %llu, lost %llu; released %llu, "
-	       "%llu bytes matched, %llu ACKs clamped, lag %u us, mismatches %llu, missing %llu, full %llu; "
+	       "%llu bytes matched, %llu ACKs clamped, lag %u us, mismatches %llu, missing %llu, full %llu, dropped %llu; "
 	       "translated %llu, of the guest's %llu, waiting %llu, full %llu\n",
 		what, (double)(now_us() - start) / 1e6, (unsigned long long)frames[PVM],
 		(unsigned long long)frames[SVM], (unsigned long long)frames[CLIENT],
 		(unsigned long long)lost, (unsigned long long)st.released,
 		(unsigned long long)st.matched_bytes, (unsigned long long)st.acks_clamped, st.lag_us,
 		(unsigned long long)st.mismatches, (unsigned long long)st.missing,
-		(unsigned long long)st.full, (unsigned long long)ts.entries,
+		(unsigned long long)st.full, (unsigned long long)st.dropped, (unsigned long long)ts.entries,
 		(unsigned long long)ts.paired_clients, (unsigned long long)ts.waiting_syns,
 		(unsigned long long)ts.full);
 	fflush(stdout);
