@@ -16,6 +16,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "disk/fdio.h"
+
 /* ---- writing ---- */
 
 static int fail(struct meta *m, int r)
@@ -28,20 +30,9 @@ static int fail(struct meta *m, int r)
 
 int meta_put(struct meta *m, const void *buf, size_t len, uint64_t off)
 {
-	const char *p = buf;
+	int r = fdio_write(m->fd, buf, len, off);
 
-	while (len) {
-		ssize_t n = pwrite(m->fd, p, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return fail(m, n < 0 ? -errno : -EIO);
-		p += n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
+	return r ? fail(m, r) : 0;
 }
 
 int meta_sync(struct meta *m)
@@ -146,16 +137,7 @@ static int lock_file(struct opening *o, int fd)
 /* Its name gets to stable storage, too. */
 static int move_into_place(struct opening *o, const char *dir)
 {
-	int fd, r = 0;
-
-	if (rename(o->temporary, o->path) < 0)
-		return -errno;
-	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fsync(fd) < 0)
-		r = -errno;
-	if (fd >= 0)
-		close(fd);
-	return r;
+	return rename(o->temporary, o->path) < 0 ? -errno : fdio_sync_directory(dir);
 }
 
 /* Under another name until it is complete, so that no end of this process or host leaves half of it. */

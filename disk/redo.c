@@ -24,25 +24,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "disk/fdio.h"
 #include "disk/xxh.h"
 
 /* ---- the file ---- */
-
-static int write_at(int fd, const char *p, size_t len, uint64_t off)
-{
-	while (len) {
-		ssize_t n = pwrite(fd, p, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		p += n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
 
 static int fill_with_zeroes(int fd, uint64_t from, uint64_t to)
 {
@@ -52,7 +37,7 @@ static int fill_with_zeroes(int fd, uint64_t from, uint64_t to)
 	for (; from < to && !r; from += sizeof(zeroes)) {
 		uint64_t rest = to - from;
 
-		r = write_at(fd, zeroes, rest < sizeof(zeroes) ? (size_t)rest : sizeof(zeroes), from);
+		r = fdio_write(fd, zeroes, rest < sizeof(zeroes) ? (size_t)rest : sizeof(zeroes), from);
 	}
 	return r;
 }
@@ -84,17 +69,6 @@ static int set_size(struct redo *j, uint64_t slots)
 	return r;
 }
 
-static int sync_directory(const char *dir)
-{
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
-
-	if (fd < 0)
-		return -errno;
-	r = fsync(fd) < 0 ? -errno : 0;
-	close(fd);
-	return r;
-}
-
 /* A file that is no journal yet, or whose making was cut off, is made anew: nothing can count on it. */
 static int adopt_size(struct redo *j, const char *dir)
 {
@@ -107,7 +81,7 @@ static int adopt_size(struct redo *j, const char *dir)
 	if (j->slots >= REDO_SLOTS_LEAST && (uint64_t)sb.st_size % REDO_SLOT == 0)
 		return 0;
 	r = set_size(j, j->want);
-	return r ? r : sync_directory(dir);
+	return r ? r : fdio_sync_directory(dir);
 }
 
 int redo_open(struct redo *j, const char *dir, const char *name, uint64_t bytes, char *why, size_t why_size)
@@ -158,7 +132,7 @@ static uint64_t place(const struct redo *j, uint64_t chunk)
 int redo_write(struct redo *j, uint64_t chunk, uint32_t from, const void *data, uint32_t length)
 {
 	uint64_t at = place(j, chunk) + from;
-	int r = write_at(j->fd, data, length, at);
+	int r = fdio_write(j->fd, data, length, at);
 
 	if (!r) /* a head start for redo_sync(), which reports the errors */
 		(void)sync_file_range(j->fd, (off_t)at, length, SYNC_FILE_RANGE_WRITE);

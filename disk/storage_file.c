@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "disk/fdio.h"
+
 #define ZERO_CHUNK 65536u
 
 static int file_read(struct storage *st, void *buf, size_t len, uint64_t off)
@@ -37,20 +39,7 @@ static int file_read(struct storage *st, void *buf, size_t len, uint64_t off)
 
 static int file_write(struct storage *st, const void *buf, size_t len, uint64_t off)
 {
-	const char *p = buf;
-
-	while (len) {
-		ssize_t n = pwrite(st->fd, p, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		p += n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
+	return fdio_write(st->fd, buf, len, off);
 }
 
 static int try_fallocate(int fd, int mode, uint64_t len, uint64_t off, atomic_bool *cannot)

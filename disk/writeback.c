@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "disk/fdio.h"
 #include "disk/range.h"
 #include "disk/xxh.h"
 
@@ -82,21 +83,11 @@ static void close_stream(struct stream *s)
 
 static int put(struct stream *s, const void *data, size_t len)
 {
-	const char *p = data;
+	int r = fdio_write(s->fd, data, len, s->at);
 
 	XXH3_64bits_update(s->hash, data, len);
-	while (len) {
-		ssize_t n = pwrite(s->fd, p, len, (off_t)s->at);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		p += n;
-		s->at += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
+	s->at += len;
+	return r;
 }
 
 /* A record and its data in one write: that is most of what scattered blocks cost. */
@@ -126,17 +117,6 @@ static int put_all(struct stream *s, struct svm_cache *c)
 	return r;
 }
 
-static int sync_directory(const char *dir)
-{
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
-
-	if (fd < 0)
-		return -errno;
-	r = fsync(fd) < 0 ? -errno : 0;
-	close(fd);
-	return r;
-}
-
 int writeback_save(const char *dir, const char *name, struct svm_cache *c, struct writeback_seal *seal)
 {
 	struct stream s;
@@ -147,7 +127,7 @@ int writeback_save(const char *dir, const char *name, struct svm_cache *c, struc
 	if (!r && fsync(s.fd) < 0)
 		r = -errno;
 	if (!r)
-		r = sync_directory(dir);
+		r = fdio_sync_directory(dir);
 	if (!r)
 		*seal = (struct writeback_seal){ s.at, XXH3_64bits_digest(s.hash) };
 	close_stream(&s);
