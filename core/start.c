@@ -12,6 +12,14 @@
  *                        unless it is lost; which only a person can know.
  *   new                  no past: as configured. All zeroes are probably the wrong file, or the lost disk.
  * Disks of one VM share one past. Where one of them has none it was added, or lost and replaced.
+ *
+ * Whoever begins to serve alone claims a generation of the arbiter before. So, beyond what the disks know,
+ *   this host won last   nobody served after it: what it served, shared or not, is the newest. Disks that were
+ *                        received: it won, but ended before it served.
+ *   the peer won last    nothing here is newer than what the peer has, unless that ended before it served:
+ *                        UNDECIDED for what was served here, and new disks are there to be written to.
+ *   unknown              the arbiter does not answer. Who is secondary anyhow need not wait for it; others are
+ *                        UNDECIDED until it does: a peer that serves may take them meanwhile.
  */
 #include "core/start.h"
 
@@ -49,7 +57,7 @@ static struct kinds count(const struct lineage *disks, unsigned int n)
 static enum start_role decide_new(const struct start_node *n, const struct kinds *k, unsigned int ndisks,
 				  char *text, size_t size)
 {
-	if (!n->configured_primary)
+	if (!n->configured_primary || n->owner == START_PEER)
 		return START_SECONDARY;
 	if (!ndisks || k->blank < ndisks || n->boots_without_disk)
 		return START_PRIMARY;
@@ -60,22 +68,77 @@ static enum start_role decide_new(const struct start_node *n, const struct kinds
 	return START_REFUSED;
 }
 
+static enum start_role received(const struct start_node *n, char *text, size_t size)
+{
+	snprintf(text, size, "%s served last as far as this host's disks know: waiting for %s. If %s is lost for good, end "
+		 "this daemon and start it with --role primary: that serves what this host last received", n->peer,
+		 n->peer, n->peer);
+	return START_SECONDARY;
+}
+
+static enum start_role mixture(const struct start_node *n, char *text, size_t size)
+{
+	snprintf(text, size, "copying from %s to this host did not end, so that its disks cannot be served: waiting for %s",
+		 n->peer, n->peer);
+	return START_SECONDARY;
+}
+
+static enum start_role odd_one(const struct start_node *n, const struct kinds *k, char *text, size_t size)
+{
+	snprintf(text, size, "disk%u has no past on this host, but other disks of the VM have: if it was added, "
+		 "start with --role primary; if it was lost and replaced, with --role secondary, so that it "
+		 "is copied from %s", k->first_fresh, n->peer);
+	return START_REFUSED;
+}
+
+/* It was served here, but the peer has, or may have, served since. */
+static enum start_role wait_for_peer(const struct start_node *n, char *text, size_t size)
+{
+	if (n->owner == START_PEER)
+		snprintf(text, size, "%s served last, in generation %llu, says the arbiter; this host served before that: "
+			 "waiting for %s. If %s is lost for good, end this daemon and start it with --role primary: "
+			 "what %s wrote since is lost then", n->peer, (unsigned long long)n->generation, n->peer,
+			 n->peer, n->peer);
+	else
+		snprintf(text, size, "this host served last as far as it knows, but %s had a copy and may have taken over "
+			 "since: waiting for %s. If %s is lost, or did not serve after this host, end this daemon and "
+			 "start it with --role primary", n->peer, n->peer, n->peer);
+	return START_UNDECIDED;
+}
+
 static enum start_role decide_known(const struct start_node *n, const struct kinds *k, char *text, size_t size)
 {
+	if (k->mixture)
+		return mixture(n, text, size);
+	if (k->received)
+		return received(n, text, size);
+	if (n->owner == START_PEER)
+		return wait_for_peer(n, text, size);
+	if (k->fresh)
+		return odd_one(n, k, text, size);
+	return k->shared && n->owner == START_NOBODY ? wait_for_peer(n, text, size) : START_PRIMARY;
+}
+
+/* the same whatever the arbiter would say, or UNDECIDED */
+static enum start_role decide_without(const struct start_node *n, const struct kinds *k, unsigned int ndisks,
+				      char *text, size_t size)
+{
 	if (k->mixture || k->received)
+		return decide_known(n, k, text, size);
+	if (k->fresh == ndisks && !n->configured_primary)
 		return START_SECONDARY;
-	if (k->fresh) {
-		snprintf(text, size, "disk%u has no past on this host, but other disks of the VM have: if it was added, "
-			 "start with --role primary; if it was lost and replaced, with --role secondary, so that it "
-			 "is copied from %s", k->first_fresh, n->peer);
-		return START_REFUSED;
-	}
-	if (!k->shared)
-		return START_PRIMARY;
-	snprintf(text, size, "this host served last as far as it knows, but %s had a copy and may have taken over "
-		 "since: waiting for %s. If %s is lost, or did not serve after this host, end this daemon and "
-		 "start it with --role primary", n->peer, n->peer, n->peer);
+	snprintf(text, size, "waiting for the arbiter, to know who served last, and for %s, which may serve", n->peer);
 	return START_UNDECIDED;
+}
+
+static enum start_role as_primary(const struct start_node *n, const struct kinds *k, char *text, size_t size)
+{
+	if (!k->mixture)
+		return START_PRIMARY;
+	snprintf(text, size, "--role primary: disk%u is a mixture of old and new content, because copying from "
+		 "%s to it did not end. It cannot be served; start %s, or restore the disk", k->first_mixture,
+		 n->peer, n->peer);
+	return START_REFUSED;
 }
 
 enum start_role start_decide(const struct start_node *n, const struct lineage *disks, unsigned int ndisks,
@@ -86,14 +149,10 @@ enum start_role start_decide(const struct start_node *n, const struct lineage *d
 	text[0] = 0;
 	if (n->asked == START_SECONDARY)
 		return START_SECONDARY;
-	if (n->asked == START_PRIMARY) {
-		if (!k.mixture)
-			return START_PRIMARY;
-		snprintf(text, size, "--role primary: disk%u is a mixture of old and new content, because copying from "
-			 "%s to it did not end. It cannot be served; start %s, or restore the disk", k.first_mixture,
-			 n->peer, n->peer);
-		return START_REFUSED;
-	}
+	if (n->asked == START_PRIMARY)
+		return as_primary(n, &k, text, size);
+	if (n->owner == START_UNKNOWN)
+		return decide_without(n, &k, ndisks, text, size);
 	return k.fresh == ndisks ? decide_new(n, &k, ndisks, text, size) : decide_known(n, &k, text, size);
 }
 

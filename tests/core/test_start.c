@@ -25,35 +25,63 @@ struct row {
 	bool kernel;
 	enum start_role asked, want;
 	const char *says;
+	enum start_owner owner;
 };
 
 static const struct row rows[] = {
-	{ { NEW, NONE }, true, false, START_BY_DISKS, START_PRIMARY, "" },
-	{ { NEW, NONE }, false, false, START_BY_DISKS, START_SECONDARY, "" },
-	{ { NEW, BLANK }, true, false, START_BY_DISKS, START_PRIMARY, "" },
-	{ { BLANK, BLANK }, true, false, START_BY_DISKS, START_REFUSED, "--role primary" },
-	{ { BLANK, NONE }, true, true, START_BY_DISKS, START_PRIMARY, "" },
-	{ { BLANK, NONE }, true, false, START_PRIMARY, START_PRIMARY, "" },
-	{ { BLANK, NONE }, false, false, START_BY_DISKS, START_SECONDARY, "" },
-	{ { NONE, NONE }, true, false, START_BY_DISKS, START_PRIMARY, "" }, /* read-only ones at most */
-	{ { NONE, NONE }, false, false, START_BY_DISKS, START_SECONDARY, "" },
-	{ { SERVED, SERVED }, true, false, START_BY_DISKS, START_PRIMARY, "" },
-	{ { SERVED, SERVED }, false, false, START_BY_DISKS, START_PRIMARY, "" },
-	{ { SHARED, SHARED }, true, false, START_BY_DISKS, START_UNDECIDED, "--role primary" },
-	{ { SERVED, SHARED }, false, false, START_BY_DISKS, START_UNDECIDED, "waiting for b" },
-	{ { RECEIVED, RECEIVED }, true, false, START_BY_DISKS, START_SECONDARY, "" },
-	{ { RECEIVED, SERVED }, true, false, START_BY_DISKS, START_SECONDARY, "" },
-	{ { RECEIVED, NONE }, false, false, START_PRIMARY, START_PRIMARY, "" },
-	{ { SERVED, SERVED }, true, false, START_SECONDARY, START_SECONDARY, "" },
-	{ { SHARED, SHARED }, true, false, START_PRIMARY, START_PRIMARY, "" },
-	{ { MIXTURE, SERVED }, true, false, START_BY_DISKS, START_SECONDARY, "" },
-	{ { SERVED, MIXTURE }, true, false, START_PRIMARY, START_REFUSED, "disk1 is a mixture" },
-	{ { MIXTURE, MIXTURE }, true, true, START_PRIMARY, START_REFUSED, "disk0 is a mixture" },
+	{ { NEW, NONE }, true, false, START_BY_DISKS, START_PRIMARY, "", START_NOBODY },
+	{ { NEW, NONE }, false, false, START_BY_DISKS, START_SECONDARY, "", START_NOBODY },
+	{ { NEW, BLANK }, true, false, START_BY_DISKS, START_PRIMARY, "", START_NOBODY },
+	{ { BLANK, BLANK }, true, false, START_BY_DISKS, START_REFUSED, "--role primary", START_NOBODY },
+	{ { BLANK, NONE }, true, true, START_BY_DISKS, START_PRIMARY, "", START_NOBODY },
+	{ { BLANK, NONE }, true, false, START_PRIMARY, START_PRIMARY, "", START_NOBODY },
+	{ { BLANK, NONE }, false, false, START_BY_DISKS, START_SECONDARY, "", START_NOBODY },
+	{ { NONE, NONE }, true, false, START_BY_DISKS, START_PRIMARY, "", START_NOBODY }, /* read-only ones at most */
+	{ { NONE, NONE }, false, false, START_BY_DISKS, START_SECONDARY, "", START_NOBODY },
+	{ { SERVED, SERVED }, true, false, START_BY_DISKS, START_PRIMARY, "", START_NOBODY },
+	{ { SERVED, SERVED }, false, false, START_BY_DISKS, START_PRIMARY, "", START_NOBODY },
+	{ { SHARED, SHARED }, true, false, START_BY_DISKS, START_UNDECIDED, "--role primary", START_NOBODY },
+	{ { SERVED, SHARED }, false, false, START_BY_DISKS, START_UNDECIDED, "waiting for b", START_NOBODY },
+	{ { RECEIVED, RECEIVED }, true, false, START_BY_DISKS, START_SECONDARY, "--role primary", START_NOBODY },
+	{ { RECEIVED, SERVED }, true, false, START_BY_DISKS, START_SECONDARY, "waiting for b", START_NOBODY },
+	{ { RECEIVED, NONE }, false, false, START_PRIMARY, START_PRIMARY, "", START_NOBODY },
+	{ { SERVED, SERVED }, true, false, START_SECONDARY, START_SECONDARY, "", START_NOBODY },
+	{ { SHARED, SHARED }, true, false, START_PRIMARY, START_PRIMARY, "", START_NOBODY },
+	{ { MIXTURE, SERVED }, true, false, START_BY_DISKS, START_SECONDARY, "did not end", START_NOBODY },
+	{ { SERVED, MIXTURE }, true, false, START_PRIMARY, START_REFUSED, "disk1 is a mixture", START_NOBODY },
+	{ { MIXTURE, MIXTURE }, true, true, START_PRIMARY, START_REFUSED, "disk0 is a mixture", START_NOBODY },
 	/* a disk that was added, or lost and replaced */
-	{ { SERVED, BLANK }, true, false, START_BY_DISKS, START_REFUSED, "disk1 has no past" },
-	{ { NEW, SHARED }, true, false, START_BY_DISKS, START_REFUSED, "disk0 has no past" },
-	{ { SERVED, BLANK }, true, false, START_PRIMARY, START_PRIMARY, "" },
-	{ { RECEIVED, BLANK }, true, false, START_BY_DISKS, START_SECONDARY, "" },
+	{ { SERVED, BLANK }, true, false, START_BY_DISKS, START_REFUSED, "disk1 has no past", START_NOBODY },
+	{ { NEW, SHARED }, true, false, START_BY_DISKS, START_REFUSED, "disk0 has no past", START_NOBODY },
+	{ { SERVED, BLANK }, true, false, START_PRIMARY, START_PRIMARY, "", START_NOBODY },
+	{ { RECEIVED, BLANK }, true, false, START_BY_DISKS, START_SECONDARY, "waiting for b", START_NOBODY },
+	/* the arbiter knows that nobody claimed after this host */
+	{ { SERVED, SERVED }, true, false, START_BY_DISKS, START_PRIMARY, "", START_ME },
+	{ { SHARED, SHARED }, false, false, START_BY_DISKS, START_PRIMARY, "", START_ME },
+	{ { RECEIVED, RECEIVED }, true, false, START_BY_DISKS, START_SECONDARY, "--role primary", START_ME },
+	{ { MIXTURE, SERVED }, true, false, START_BY_DISKS, START_SECONDARY, "did not end", START_ME },
+	{ { NEW, NONE }, true, false, START_BY_DISKS, START_PRIMARY, "", START_ME },
+	{ { NEW, SHARED }, true, false, START_BY_DISKS, START_REFUSED, "disk0 has no past", START_ME },
+	{ { SHARED, SHARED }, true, false, START_SECONDARY, START_SECONDARY, "", START_ME },
+	/* or that the peer did */
+	{ { SERVED, SERVED }, true, false, START_BY_DISKS, START_UNDECIDED, "generation 7", START_PEER },
+	{ { SHARED, SHARED }, true, false, START_BY_DISKS, START_UNDECIDED, "--role primary", START_PEER },
+	{ { SERVED, BLANK }, true, false, START_BY_DISKS, START_UNDECIDED, "b served last", START_PEER },
+	{ { NEW, NEW }, true, false, START_BY_DISKS, START_SECONDARY, "", START_PEER },
+	{ { BLANK, NONE }, true, false, START_BY_DISKS, START_SECONDARY, "", START_PEER },
+	{ { NONE, NONE }, true, false, START_BY_DISKS, START_SECONDARY, "", START_PEER },
+	{ { RECEIVED, NONE }, true, false, START_BY_DISKS, START_SECONDARY, "waiting for b", START_PEER },
+	{ { SHARED, SHARED }, true, false, START_PRIMARY, START_PRIMARY, "", START_PEER },
+	{ { MIXTURE, SHARED }, true, false, START_PRIMARY, START_REFUSED, "disk0 is a mixture", START_PEER },
+	/* or does not answer */
+	{ { SERVED, SERVED }, true, false, START_BY_DISKS, START_UNDECIDED, "the arbiter", START_UNKNOWN },
+	{ { NEW, NONE }, true, false, START_BY_DISKS, START_UNDECIDED, "the arbiter", START_UNKNOWN },
+	{ { NEW, NONE }, false, false, START_BY_DISKS, START_SECONDARY, "", START_UNKNOWN },
+	{ { NEW, SERVED }, false, false, START_BY_DISKS, START_UNDECIDED, "the arbiter", START_UNKNOWN },
+	{ { RECEIVED, NONE }, true, false, START_BY_DISKS, START_SECONDARY, "waiting for b", START_UNKNOWN },
+	{ { MIXTURE, SERVED }, true, false, START_BY_DISKS, START_SECONDARY, "did not end", START_UNKNOWN },
+	{ { SHARED, SHARED }, true, false, START_SECONDARY, START_SECONDARY, "", START_UNKNOWN },
+	{ { SHARED, SHARED }, true, false, START_PRIMARY, START_PRIMARY, "", START_UNKNOWN },
 };
 
 static void test_rows(void **state)
@@ -64,7 +92,7 @@ static void test_rows(void **state)
 
 	for (i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
 		const struct row *r = &rows[i];
-		const struct start_node node = { r->asked, r->primary, r->kernel, "b" };
+		const struct start_node node = { r->asked, r->primary, r->kernel, "b", r->owner, 7 };
 		struct lineage l[2] = { { .current = 1, .flags = r->disk[0] }, { .current = 2, .flags = r->disk[1] } };
 
 		for (n = 0; n < 2 && r->disk[n] != NONE; n++)
