@@ -34,6 +34,17 @@ void checkpoint_reset(struct daemon *d)
 	transfer_reset(d);
 }
 
+/* What was measured as secondary is not what a primary measures. Which checkpoint is held stays known:
+ * checkpoint_load() needs it. */
+void checkpoint_new_role(struct daemon *d)
+{
+	struct checkpoint *k = &d->ckpt;
+
+	checkpoint_reset(d);
+	memset(&k->apply_us, 0, sizeof(k->apply_us));
+	k->sent_hash_epoch = 0;
+}
+
 /* --- primary --- */
 
 static void harvest_failed(struct daemon *d, int status, const char *why)
@@ -226,6 +237,11 @@ static void on_committed(struct daemon *d, int status)
 
 	if (status < 0) {
 		apply_done(d, status, "the disk manager could not commit");
+		return;
+	}
+	e = transfer_store_device(d);
+	if (e < 0) {
+		apply_done(d, e, "device state cannot be stored");
 		return;
 	}
 	memcpy(r.nonce, k->nonce, AGENT_NONCE);

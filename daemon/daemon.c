@@ -125,6 +125,7 @@ static void serve_as_survivor(struct daemon *d)
 {
 	struct failover_record *f = &d->failover;
 
+	d->taking_over = false;
 	nic_take_over(d, d->core.lost_at_us);
 	f->valid = true;
 	f->cause = d->core.loss;
@@ -175,8 +176,10 @@ static void take_over(struct daemon *d)
 {
 	uint64_t generation = 0;
 
-	d->survivor = true;
+	d->taking_over = true;
 	peer_stop_dialling(d);
+	peer_keep_former(d);
+	checkpoint_new_role(d);
 	if (getrandom(&generation, sizeof(generation), 0) != sizeof(generation))
 		log_error("no random numbers");
 	if (diskman_failover(d, generation | 1, on_failed_over) < 0)

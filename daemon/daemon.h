@@ -112,6 +112,7 @@ struct dm { /* one disk manager */
 	bool synced;          /* primary: since the last LINK */
 	bool link_lost;       /* since the last LINK */
 	bool fault;           /* DISK_EV_FAULT has come */
+	bool writing_back;    /* what the SVM wrote before a failover is not all in storage yet */
 	struct disk_progress sync, verify;
 };
 
@@ -156,6 +157,8 @@ int diskman_commit(struct daemon *d, uint64_t epoch, diskman_fn *fn);
 int diskman_poll_status(struct daemon *d);
 /* No answer is owed that may say something new of the lineages. */
 bool diskman_settled(const struct daemon *d);
+/* After a failover: some of what the SVM wrote is not in storage yet. */
+bool diskman_writes_back(const struct daemon *d);
 /* For QEMU: a connection to its NBD server, which turns others than this process away. Descriptor or -errno */
 int diskman_connect(const struct dm *m);
 /* between the two files */
@@ -178,6 +181,7 @@ struct peer {
 	bool dialled;           /* the link there is was made so */
 	unsigned int strangers; /* that have yet to say hello */
 	bool mute;              /* nothing more is read: it talked nonsense */
+	bool former;            /* of the former primary, which may forward what clients send to it */
 	uv_timer_t retry;
 	char last_refusal[256];
 	uint64_t tx_bytes, rx_bytes;
@@ -194,6 +198,8 @@ void peer_stop(struct daemon *d);
 /* secondary: connect one more channel (PEER_SEED) */
 int peer_dial(struct daemon *d, enum peer_channel channel);
 void peer_drop(struct daemon *d);
+/* after a takeover: of the link that there may be, only what clients sent to the former primary is of use */
+void peer_keep_former(struct daemon *d);
 void peer_side_closed(struct daemon *d, enum peer_channel channel); /* BULK or DISK has ended */
 void peer_mute(struct daemon *d); /* read nothing more, but keep the link for a last word */
 /* false: no room; only droppable messages may ignore that. Data: payload of two pieces. */
@@ -278,6 +284,9 @@ void transfer_reset(struct daemon *d); /* forget what is under way */
 /* primary: send what the agent harvested */
 int transfer_send(struct daemon *d, uint64_t epoch, uint32_t flags, uint64_t device_bytes,
 		  uint64_t ran_at_ns);
+/* secondary: what came last becomes what the agent loads. Only when it is complete: until then the last one counts,
+ * which mode checkpoint loads at a failover. */
+int transfer_store_device(struct daemon *d);
 void transfer_on_bulk(void *arg, int events);
 void transfer_shrink(struct daemon *d); /* after a large one was sent or applied */
 
@@ -309,6 +318,7 @@ void checkpoint_apply(struct daemon *d, uint64_t epoch);
 void checkpoint_peer_applied(struct daemon *d, uint64_t epoch, const uint8_t *p, size_t n);
 void checkpoint_send_applied(struct daemon *d, uint64_t epoch);
 void checkpoint_reset(struct daemon *d);
+void checkpoint_new_role(struct daemon *d); /* secondary no more: the VM serves */
 /* mode checkpoint, at failover: load the last checkpoint into the VM, run; ends in daemon_loaded() */
 void checkpoint_load(struct daemon *d);
 
@@ -424,7 +434,7 @@ struct daemon {
 	struct transfer *transfer;
 	struct checkpoint ckpt;
 	struct failover_record failover;
-	bool survivor;          /* this node took over */
+	bool taking_over;       /* it has the role, and not yet all it needs to serve */
 	struct alarms alarms;
 	struct verify verify;
 	struct control *control;

@@ -180,6 +180,7 @@ static void on_event(struct dm *m, const struct disk_message *msg)
 	case DISK_EV_SYNC: on_progress(m, msg, m->synced ? "verify" : "sync"); break;
 	case DISK_EV_SYNCED: on_synced(m, msg); break;
 	case DISK_EV_WRITTEN_BACK:
+		m->writing_back = false;
 		log_info("%s: what the SVM had written is on stable storage", m->name);
 		break;
 	case DISK_EV_WANT_CHECKPOINT:

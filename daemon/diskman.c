@@ -195,6 +195,10 @@ int diskman_serve(struct daemon *d, diskman_fn *fn)
 
 int diskman_failover(struct daemon *d, uint64_t generation, diskman_fn *fn)
 {
+	unsigned int i;
+
+	for (i = 0; i < d->disk.n; i++)
+		d->disk.disk[i].writing_back = d->disk.disk[i].writable;
 	return ask_writable(d, &(struct disk_request){ .op = DISK_FAILOVER, .epoch = generation }, fn);
 }
 
@@ -268,6 +272,16 @@ bool diskman_settled(const struct daemon *d)
 		if (owed(&d->disk, ops[i]))
 			return false;
 	return true;
+}
+
+bool diskman_writes_back(const struct daemon *d)
+{
+	unsigned int i;
+
+	for (i = 0; i < d->disk.n; i++)
+		if (d->disk.disk[i].writing_back)
+			return true;
+	return false;
 }
 
 int diskman_poll_status(struct daemon *d)

@@ -138,11 +138,14 @@ static enum peer_status check_control(struct daemon *d, struct peer_hello *h, ch
 		return PEER_REFUSED;
 	if (d->core.state == CORE_STARTING)
 		return check_undecided(d, h, text, size);
-	if (d->core.state == CORE_ALONE && d->survivor)
-		return refuse(text, size, "%s took over and serves. It cannot take a host back before it is started "
-			      "again, which ends the VM: shut the guest down, start both", config_local(d->cfg)->name);
-	if (d->core.state != CORE_ALONE || d->peer.fd[PEER_CONTROL] >= 0 || !diskman_settled(d))
+	if (d->peer.former) /* the process that gave up has ended: it does not dial */
+		daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED });
+	if (d->core.state != CORE_ALONE || d->peer.fd[PEER_CONTROL] >= 0 || !diskman_settled(d) || d->taking_over)
 		return later(d, text, size);
+	if (diskman_writes_back(d)) {
+		refuse(text, size, "busy: what the guest wrote before the takeover is on its way to storage");
+		return PEER_LATER;
+	}
 	return hello_disks_check(d, h->disks, HELLO_SOURCE, text, size);
 }
 

@@ -320,8 +320,11 @@ static void expect_marker(struct nic *n, const uint8_t nonce[AGENT_NONCE], uint6
 void nic_harvest(struct daemon *d, const uint8_t nonce[AGENT_NONCE], uint64_t epoch)
 {
 	d->nics->hold = d->nics->mirror = true;
-	for_each_nic(d->nics, n)
+	for_each_nic(d->nics, n) {
+		if (n->mode == NIC_SURVIVOR)
+			n->mode = NIC_PRIMARY;
 		expect_marker(n, nonce, epoch);
+	}
 }
 
 void nic_harvested(struct daemon *d, const struct agent_reply *r, uint64_t last_read[AGENT_MAX_NICS])

@@ -30,6 +30,18 @@ void peer_mute(struct daemon *d)
 	buffer_clear(&p->in);
 }
 
+void peer_keep_former(struct daemon *d)
+{
+	struct peer *p = &d->peer;
+	unsigned int c;
+
+	p->former = p->up;
+	uv_timer_stop(&p->retry); /* its channels may end in any order */
+	for (c = 0; c < PEER_NCHANNELS; c++)
+		if (c != PEER_CONTROL)
+			watch_events(p->watch[c], 0);
+}
+
 static void lost(struct daemon *d, enum core_loss how, const char *why)
 {
 	bool was_up = d->peer.up;
@@ -63,7 +75,7 @@ void peer_side_closed(struct daemon *d, enum peer_channel channel)
 	struct peer *p = &d->peer;
 
 	watch_events(p->watch[channel], 0);
-	if (p->up && !uv_is_active((uv_handle_t *)&p->retry))
+	if (p->up && !p->former && !uv_is_active((uv_handle_t *)&p->retry))
 		uv_timer_start(&p->retry, on_side_limit,
 			       daemon_is_primary(d) ? SIDE_LIMIT_MS : SECONDARY_SIDE_LIMIT_MS, 0);
 }
@@ -155,8 +167,7 @@ static bool message(struct daemon *d, unsigned int type, uint64_t epoch, const u
 		on_heartbeat(d, p, n);
 		return true;
 	}
-	/* after a takeover the former primary may still forward input */
-	if (daemon_is_primary(d) && d->survivor)
+	if (d->peer.former)
 		return type == PEER_INPUT ? secondary_message(d, type, epoch, p, n) : true;
 	return daemon_is_primary(d) ? primary_message(d, type, epoch, p, n) :
 				      secondary_message(d, type, epoch, p, n);

@@ -501,7 +501,7 @@ void peer_drop(struct daemon *d)
 			close(p->disk[c].fd);
 		p->disk[c].fd = -1;
 	}
-	p->up = p->mute = p->dialled = false;
+	p->up = p->mute = p->dialled = p->former = false;
 }
 
 void peer_stop(struct daemon *d)

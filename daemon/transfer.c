@@ -286,7 +286,7 @@ static void begin_pages(struct daemon *d)
 	t->page = d->agent.stage + h->data_off;
 }
 
-static int store_device(struct daemon *d)
+int transfer_store_device(struct daemon *d)
 {
 	struct transfer *t = d->transfer;
 	size_t n = t->header.device_bytes;
@@ -314,10 +314,6 @@ static const char *phase_complete(struct daemon *d)
 		wrong = check_records(d, t);
 		if (!wrong)
 			begin_pages(d);
-		break;
-	case DEVICE:
-		if (store_device(d) < 0)
-			wrong = "device state cannot be stored";
 		break;
 	default:
 		break;
