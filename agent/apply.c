@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/failpoint.h"
 #include "hash.h"
 #include "jit.h"
 #include "job.h"
@@ -177,6 +178,7 @@ static int replace_state(struct job *job)
 	ops.drv->reset();
 	reply->apply.reset_ns = now_ns() - t;
 	ret = apply_pages(job);
+	FAILPOINT("agent-applied");
 	if (ret < 0)
 		return ret;
 	t = now_ns();
@@ -216,6 +218,7 @@ static int run_replaced(struct job *job)
 	int64_t t = now_ns();
 	int ret = set_clocks(job);
 
+	FAILPOINT("agent-run");
 	if (ret < 0)
 		return ret;
 	learn(&ops.clock_ns, now_ns() - t);

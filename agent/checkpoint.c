@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "boundary.h"
+#include "common/failpoint.h"
 #include "hash.h"
 #include "job.h"
 #include "track.h"
@@ -58,8 +59,10 @@ static int checkpoint_stopped(struct job *job)
 
 	if (ret == 0)
 		ret = save_and_mark(job);
+	FAILPOINT("agent-marked");
 	if (ret == 0)
 		ret = harvest(job);
+	FAILPOINT("agent-harvested");
 	if (ret == 0 && (job->req->flags & AGENT_F_HASH))
 		ret = hash_ram(&ops.ram, &job->reply->checkpoint.hash, &job->err);
 	return ret;
@@ -92,6 +95,7 @@ void checkpoint_job(void *opaque)
 
 	ops.drv->stop(false);
 	reply->checkpoint.stop_ns = now_ns() - stop;
+	FAILPOINT("agent-stopped");
 	ret = checkpoint_stopped(job);
 	if (ret < 0)
 		fail(job, ret);

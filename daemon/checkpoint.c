@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/wire.h"
 #include "daemon/daemon.h"
@@ -84,7 +85,10 @@ static void on_harvested(struct daemon *d, const struct agent_reply *r)
 	}
 	for (i = 0; i < d->cfg->nics; i++)
 		last_read[i] = htobe64(last_read[i]);
+	FAILPOINT("harvested");
 	peer_send(d, PEER_BOUNDARY, k->epoch, last_read, i * sizeof(*last_read), NULL, 0);
+	FAILPOINT_AFTER(peer_flush(d), "boundary-sent");
+	FAILPOINT_IF(d->core.state == CORE_SEEDING, "first-boundary");
 	daemon_event(d, (struct core_event){ .type = CORE_EV_HARVESTED, .epoch = k->epoch });
 	e = transfer_send(d, k->epoch, k->hashing ? BULK_VERIFY : 0, r->checkpoint.device_bytes,
 			  r->checkpoint.ran_at_ns);
@@ -112,6 +116,7 @@ void checkpoint_harvest(struct daemon *d, uint64_t epoch, enum core_cause cause)
 		r.flags |= AGENT_F_HASH;
 	memcpy(r.nonce, k->nonce, AGENT_NONCE);
 	nic_harvest(d, k->nonce, epoch);
+	FAILPOINT("harvest");
 	e = agentlink_request(d, &r, on_harvested);
 	if (e < 0) {
 		nic_harvested(d, NULL, NULL);
@@ -127,6 +132,7 @@ void checkpoint_peer_applied(struct daemon *d, uint64_t epoch, const uint8_t *p,
 	if (n != sizeof(a))
 		return;
 	memcpy(&a, p, sizeof(a));
+	FAILPOINT("applied-received");
 	percentile_add(&k->apply_us, __builtin_bswap64(a.total_us));
 	if (k->sent_hash_epoch && k->sent_hash_epoch == epoch) {
 		k->verified++;
@@ -165,6 +171,7 @@ bool checkpoint_boundary(struct daemon *d, uint64_t epoch, const uint8_t *last_r
 
 	if (len != d->cfg->nics * sizeof(uint64_t))
 		return false;
+	FAILPOINT("boundary-received");
 	memcpy(d->ckpt.last_read, last_read, len);
 	for (i = 0; i < d->cfg->nics; i++)
 		d->ckpt.last_read[i] = be64toh(d->ckpt.last_read[i]);
@@ -239,6 +246,7 @@ static void on_committed(struct daemon *d, int status)
 		apply_done(d, status, "the disk manager could not commit");
 		return;
 	}
+	FAILPOINT("committed");
 	e = transfer_store_device(d);
 	if (e < 0) {
 		apply_done(d, e, "device state cannot be stored");
@@ -269,6 +277,7 @@ void checkpoint_send_applied(struct daemon *d, uint64_t epoch)
 		.dropped = __builtin_bswap64(r->apply.dropped),
 	};
 
+	FAILPOINT("applied");
 	peer_send(d, PEER_APPLIED, epoch, &a, sizeof(a), NULL, 0);
 }
 
@@ -276,6 +285,7 @@ static void on_stopped(struct daemon *d, const struct agent_reply *r)
 {
 	int e = r->status;
 
+	FAILPOINT("stopped");
 	if (!e)
 		e = diskman_commit(d, d->ckpt.epoch, on_committed);
 	if (e)
@@ -290,6 +300,7 @@ void checkpoint_apply(struct daemon *d, uint64_t epoch)
 
 	k->epoch = epoch;
 	k->started_ns = clock_now_ns();
+	FAILPOINT_AFTER(peer_flush(d), "held-sent");
 	new_nonce(d);
 	nic_apply(d, k->nonce, epoch);
 	e = agentlink_request(d, &r, on_stopped);

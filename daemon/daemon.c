@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/wire.h"
 
@@ -125,6 +126,7 @@ static void serve_as_survivor(struct daemon *d)
 {
 	struct failover_record *f = &d->failover;
 
+	FAILPOINT("take-over");
 	d->taking_over = false;
 	nic_take_over(d, d->core.lost_at_us);
 	f->valid = true;
@@ -168,6 +170,7 @@ static void on_failed_over(struct daemon *d, int status)
 	if (status < 0)
 		faults_alarm(d, ALARM_FAILOVER, "what the guest wrote last is in memory only: its disks are not "
 			     "safe against a power failure until they are written");
+	FAILPOINT("failed-over");
 	if (diskman_serve(d, on_serving) < 0)
 		on_serving(d, -EPIPE);
 }
@@ -176,6 +179,7 @@ static void take_over(struct daemon *d)
 {
 	uint64_t generation = 0;
 
+	FAILPOINT("claim-won");
 	d->taking_over = true;
 	peer_stop_dialling(d);
 	peer_keep_former(d);
@@ -189,6 +193,7 @@ static void take_over(struct daemon *d)
 /* the peer is gone, and cannot serve */
 static void serve_alone(struct daemon *d)
 {
+	FAILPOINT("serve-alone");
 	nic_serve(d);
 	diskman_serve(d, NULL);
 }
@@ -224,16 +229,24 @@ static void carry_out(struct daemon *d, const struct core_action *a)
 	case CORE_ACT_HARVEST: checkpoint_harvest(d, a->epoch, a->cause); break;
 	case CORE_ACT_RELEASE: nic_held(d, a->epoch); break;
 	case CORE_ACT_COMPARE: nic_compare(d, a->epoch); break;
-	case CORE_ACT_HELD: peer_send(d, PEER_HELD, a->epoch, NULL, 0, NULL, 0); break;
+	case CORE_ACT_HELD:
+		FAILPOINT("complete");
+		peer_send(d, PEER_HELD, a->epoch, NULL, 0, NULL, 0);
+		break;
 	case CORE_ACT_APPLY: checkpoint_apply(d, a->epoch); break;
 	case CORE_ACT_APPLIED: checkpoint_send_applied(d, a->epoch); break;
-	case CORE_ACT_CLAIM: claim(d, a->epoch); break;
+	case CORE_ACT_CLAIM:
+		FAILPOINT("claim");
+		claim(d, a->epoch);
+		break;
 	case CORE_ACT_SERVE: serve_alone(d); break;
 	case CORE_ACT_TAKE_OVER: take_over(d); break;
 	case CORE_ACT_HEARTBEAT: peer_heartbeat(d); break;
 	case CORE_ACT_DROP_PEER: drop_peer(d); break;
 	case CORE_ACT_HAND_OVER:
+		FAILPOINT("hand-over");
 		peer_send(d, PEER_HANDOVER, a->loss, NULL, 0, NULL, 0);
+		FAILPOINT_AFTER(peer_flush(d), "handed-over");
 		nic_give_up(d);
 		break;
 	case CORE_ACT_ASK: peer_send(d, PEER_ASK, 0, NULL, 0, NULL, 0); break;

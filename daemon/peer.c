@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/wire.h"
 #include "daemon/daemon.h"
@@ -120,6 +121,7 @@ static bool secondary_message(struct daemon *d, unsigned int type, uint64_t epoc
 		return true;
 	case PEER_SEED_START: seed_receive(d); return true;
 	case PEER_HANDOVER:
+		FAILPOINT("hand-over-received");
 		log_warn("the primary hands over");
 		daemon_event(d, (struct core_event){
 			.type = CORE_EV_HANDOVER,
@@ -144,6 +146,7 @@ static bool primary_message(struct daemon *d, unsigned int type, uint64_t epoch,
 	switch (type) {
 	case PEER_OUTPUT: return nic_message(d, type, epoch, p, n);
 	case PEER_HELD:
+		FAILPOINT("held-received");
 		daemon_event(d, (struct core_event){ .type = CORE_EV_HELD, .epoch = epoch });
 		return true;
 	case PEER_ASK:

@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/wire.h"
 #include "daemon/daemon.h"
@@ -132,6 +133,8 @@ static void channel_open(struct handshake *hs)
 		p->fd[channel] = fd;
 		p->watch[channel] = watch_new(&d->loop, fd, UV_READABLE, transfer_on_bulk, d);
 	}
+	FAILPOINT_IF(p->dialled, "session-dialled");
+	FAILPOINT_IF(!p->dialled, "session-accepted");
 	if (p->dialled)
 		dial_next(d);
 	link_up(d);

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/wire.h"
 #include "daemon/daemon.h"
@@ -150,6 +151,7 @@ static void migrated(struct daemon *d)
 	struct agent_request r = { .op = AGENT_TRACK };
 	int e = agentlink_request(d, &r, on_tracking);
 
+	FAILPOINT("seed-copied");
 	uv_timer_stop(&d->seed_poll);
 	d->seed_phase = SEED_TRACKING;
 	d->seed_agent = e == 0;
@@ -163,6 +165,7 @@ static void report_progress(struct daemon *d, json_t *ram)
 	double left = json_number_value(json_object_get(ram, "remaining"));
 	double percent = total > 0 ? 100 * (1 - left / total) : 0;
 
+	FAILPOINT_IF(percent >= 30, "seed-half");
 	if (percent >= d->seed_percent + 10)
 		log_info("seeding: %.0f%%", percent);
 	if (percent >= d->seed_percent + 10 || percent >= 100)
@@ -227,6 +230,7 @@ void seed_begin(struct daemon *d)
 	d->seed_local = d->seed_remote = false;
 	log_info("seeding: live migration to %s", config_peer(d->cfg)->name);
 	peer_send(d, PEER_SYNCED, d->core.generation, NULL, 0, NULL, 0);
+	FAILPOINT("seed-start");
 	peer_send(d, PEER_SEED_START, 0, NULL, 0, NULL, 0);
 }
 
@@ -255,6 +259,7 @@ static void on_view(struct daemon *d, const struct agent_reply *r)
 		return;
 	}
 	log_info("seeding: the SVM stands ready");
+	FAILPOINT("seed-ready");
 	peer_send(d, PEER_SEED_READY, 0, b->blocks.block, b->blocks.n * sizeof(struct agent_block), NULL, 0);
 }
 

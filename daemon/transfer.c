@@ -22,6 +22,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/wire.h"
 #include "daemon/daemon.h"
@@ -222,8 +223,10 @@ static void send_some(struct daemon *d)
 			break;
 		d->peer.tx_bytes += r;
 		t->done += r;
+		FAILPOINT_IF(t->phase == PAGES && t->done >= t->header.npages * AGENT_PAGE_SIZE / 2, "pages-half");
 	}
 	if (t->phase == IDLE) {
+		FAILPOINT("pages-sent");
 		transfer_shrink(d);
 		percentile_add(&d->ckpt.send_us, (clock_now_ns() - t->started_ns) / 1000);
 		watch_events(d->peer.watch[PEER_BULK], UV_READABLE);

@@ -42,6 +42,7 @@
 
 #include <errno.h>
 
+#include "common/failpoint.h"
 #include "disk/writeback.h"
 
 void role_boundary(struct disk *d, uint64_t epoch, struct disk_message *answer)
@@ -53,6 +54,7 @@ void role_boundary(struct disk *d, uint64_t epoch, struct disk_message *answer)
 		return;
 	}
 	r = link_mark(d, epoch);
+	FAILPOINT("disk-marked");
 	if (!r)
 		dirty_boundary(d, epoch);
 	if (r == -EBUSY)
@@ -108,6 +110,7 @@ static int apply_record(void *opaque, uint64_t off, const void *data, uint32_t l
 {
 	struct disk *d = opaque;
 
+	FAILPOINT("disk-commit-record");
 	return data ? storage_write(&d->storage, data, len, off)
 		    : storage_zero(&d->storage, len, off, true);
 }
@@ -158,6 +161,7 @@ void role_commit(struct disk *d, uint64_t epoch, struct disk_message *answer)
 		role_refuse(answer, -EINVAL, "only a secondary commits");
 		return;
 	}
+	FAILPOINT("disk-commit");
 	pthread_rwlock_wrlock(&d->io);
 	r = epoch ? commit(d, epoch) : -ENOENT;
 	if (!r) {
@@ -168,6 +172,7 @@ void role_commit(struct disk *d, uint64_t epoch, struct disk_message *answer)
 		d->torn = true;
 	}
 	pthread_rwlock_unlock(&d->io);
+	FAILPOINT("disk-committed");
 	if (!r) {
 		settle_kick(d);
 		link_send_committed(d, epoch); /* without a link it counts all the same */
@@ -222,10 +227,12 @@ void role_failover(struct disk *d, uint64_t generation, struct disk_message *ans
 	}
 	link_close(d);
 	pthread_rwlock_wrlock(&d->io);
+	FAILPOINT("disk-failover");
 	pvm_cache_drop(&d->pvm);
 	d->generation = generation;
 	settle_prepare(d); /* before any guest's flush can be seen as ours to keep */
 	r = save(d, generation);
+	FAILPOINT("disk-saved");
 	pthread_rwlock_unlock(&d->io);
 	if (r)
 		role_refuse(answer, r, "the SVM's writes cannot be saved in %s: %s", d->config.data,
@@ -269,7 +276,9 @@ static int serve_after_failover(struct disk *d)
 
 	pthread_rwlock_wrlock(&d->io);
 	note_cached_blocks(d);
+	FAILPOINT("disk-serve");
 	r = meta_change(&d->meta, take_over, d);
+	FAILPOINT("disk-serving");
 	if (!r) {
 		settle_write_back(d); /* first: no flush may find nothing to wait for */
 		d->role = DISK_ALONE;

@@ -30,6 +30,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/failpoint.h"
 #include "disk/disk.h"
 #include "disk/hash.h"
 
@@ -451,6 +452,7 @@ bool compare_pass(struct compare *c)
 		tell(c);
 		if (!collect(c, DISK_LINK_WINDOW - 1) || !ask(c, block, &asked))
 			return false;
+		FAILPOINT("disk-sync-part");
 		block += (asked + DISK_HASH_BLOCK - 1) / DISK_HASH_BLOCK;
 	}
 	return collect(c, 0) && turn(c);

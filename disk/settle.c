@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <time.h>
 
+#include "common/failpoint.h"
 #include "disk/writeback.h"
 
 #define BATCH 1048576u
@@ -84,6 +85,7 @@ static int settle_commits(struct disk *d)
 	r = storage_flush(&d->storage);
 	if (r || !m.applied.epoch)
 		return r;
+	FAILPOINT("disk-settle");
 	r = meta_change(&d->meta, move_tail, &m);
 	if (!r && m.moved)
 		pvm_cache_settled(&d->pvm, &m.applied);
@@ -103,6 +105,7 @@ static int write_all_back(struct disk *d)
 		range_lock(&d->ranges, &held, off, len);
 		r = svm_cache_write_back(&d->svm, off, len);
 		range_unlock(&d->ranges, &held);
+		FAILPOINT("disk-write-back");
 		off += len;
 		if (off >= d->storage.size)
 			break;
@@ -125,6 +128,7 @@ int settle_written_back(struct disk *d)
 
 	if (!r) /* the file says no more which blocks these were */
 		r = dirty_settle(d);
+	FAILPOINT("disk-written-back");
 	if (!r)
 		r = meta_change(&d->meta, storage_is_all, NULL);
 	if (!r)

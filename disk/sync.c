@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/failpoint.h"
 #include "disk/compare.h"
 #include "disk/disk.h"
 
@@ -147,6 +148,7 @@ static int candidates(struct disk *d, struct bitmap *b)
 
 static bool compare_all(struct disk *d, struct compare *c)
 {
+	FAILPOINT("disk-sync-begin");
 	while (!compare_finished(c))
 		if (!compare_pass(c))
 			return false;
@@ -172,6 +174,7 @@ static bool sync_with(struct disk *d, struct compare *c)
 	if (!compare_all(d, c))
 		return false;
 	sync_set_phase(d, SYNC_FLUSHING);
+	FAILPOINT("disk-sync-end");
 	r = dirty_share(d);
 	if (r) {
 		link_fail(d, "noting that the peer may take over: %s", disk_strerror(-r));

@@ -94,6 +94,14 @@ def _ip(parser):
     parser.add_argument("-6", dest="ipv6", action="store_true", help="IPv6 (the test guest only)")
 
 
+def _failpoint(parser):
+    _guest_host(parser)
+    parser.add_argument("point", help="its name (common/failpoint.h), or none")
+    parser.add_argument("action", nargs="?", choices=("kill", "stop", "exit", "sleep", "power"), default="kill")
+    parser.add_argument("--passing", metavar="N", type=_count, default=1, help="fire at the Nth (default: 1)")
+    parser.add_argument("--ms", metavar="MS", type=_count, default=1000, help="how long to sleep (default: 1000)")
+
+
 def _nothing(_parser):
     pass
 
@@ -112,6 +120,9 @@ VERBS = {
     "kill-vm": (verbs.do_kill_vm, _guest_host, "kill QEMU on a host"),
     "kill-daemon": (verbs.do_kill_daemon, _guest_host, "kill the daemon on a host"),
     "start": (verbs.do_start, _guest_host, "start a host, or its daemon, again"),
+    "failpoint": (verbs.do_failpoint, _failpoint,
+                  "make a host fail at a named step (programs built with -Dfailpoints=true)"),
+    "watch": (verbs.do_watch, _nothing, "follow which host serves, as the LAN sees it"),
     "cut": (verbs.do_cut, _link, "cut a link"),
     "heal": (verbs.do_heal, _link, "heal it"),
     "down": (verbs.do_down, _nothing, "stop and remove everything"),

@@ -14,6 +14,7 @@ import time
 from .errors import LabError
 
 MARK = "COLO_LAB_HOST"
+FAILPOINT = "COLO_FAILPOINT"
 KILL_TIMEOUT = 10
 
 
@@ -93,9 +94,14 @@ def command_in(lab, host, command):
     return ["ip", "netns", "exec", lab.namespace(host), *command]
 
 
+def failpoint_file(lab, host):
+    """The file that arms a step of @host's processes (common/failpoint.h)."""
+    return os.path.join(lab.run_dir, host, "failpoint")
+
+
 def start(lab, host, command, log, stdin=subprocess.DEVNULL):
     """Start a process of @host in a session of its own, all output to the file @log."""
-    environment = dict(os.environ, **{MARK: f"{lab.name}/{host}"})
+    environment = dict(os.environ, **{MARK: f"{lab.name}/{host}", FAILPOINT: failpoint_file(lab, host)})
     with open(log, "ab") as out:
         return subprocess.Popen(command_in(lab, host, command), stdin=stdin, stdout=out,
                                 stderr=out, start_new_session=True, env=environment, cwd="/",

@@ -248,6 +248,28 @@ def do_start(lab, options):
     _start_host(lab, options.host)
 
 
+def do_watch(lab, _options):
+    """Follow which host serves."""
+    ports = [f"port-{host}={host}" for host in GUEST_HOSTS]
+    environment = dict(os.environ, PYTHONPATH=os.path.join(guest.ROOT, "lab"), PYTHONDONTWRITEBYTECODE="1")
+    command = proc.command_in(lab.require(), net.SWITCH, [
+        sys.executable, "-m", "labkit.watch", lab.data["vm"]["macs"][0], *ports])
+    os.execvpe(command[0], command, environment)
+
+
+def do_failpoint(lab, options):
+    """Arm a step of a host, or disarm it."""
+    path = proc.failpoint_file(lab.require(), options.host)
+    if options.point == "none":
+        if os.path.exists(path):
+            os.unlink(path)
+        return
+    argument = "lan0,repl0" if options.action == "power" else str(options.ms)
+    with open(f"{path}.new", "w", encoding="ascii") as file:
+        file.write(f"{options.point} {options.passing} {options.action} {argument}\n")
+    os.rename(f"{path}.new", path)
+
+
 def do_cut(lab, options):
     """Cut a link."""
     net.set_link(lab.require(), options.link, False)
