@@ -267,6 +267,10 @@ bool tcp_owed_counts(const struct flow *fl);
 void tcp_pvm_syn(struct cm *cm, struct flow *fl, const struct frame *f);
 /* true: the SYNs of both are alike now */
 bool tcp_svm_syn(struct cm *cm, struct flow *fl, const struct frame *f);
+/* The SVM has begun the connection anew, the PVM not yet. */
+bool tcp_svm_anew(const struct flow *fl);
+/* then: keep what else the SVM says, in its own count */
+void tcp_svm_early(struct cm *cm, struct flow *fl, const struct frame *f);
 void tcp_peer_syn(struct flow *fl, const struct frame *f);
 /* a connection that began unseen: are its segments signed? */
 void tcp_look_for_auth(struct flow *fl, const struct frame *f);

@@ -171,7 +171,7 @@ static void advance(struct cm *cm, struct flow *fl, const struct view *pvm, cons
 {
 	struct buf *from = fl->held.head;
 
-	if (!tcp_knows(fl, T_POS) || tcp_knows(fl, T_SYN_WAIT))
+	if (!tcp_knows(fl, T_POS) || tcp_knows(fl, T_SYN_WAIT) || tcp_svm_anew(fl))
 		return;
 	while (!fl->bad && step(cm, fl, pvm, svm, &from))
 		forget_said(cm, fl);
@@ -513,6 +513,10 @@ void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_
 	}
 	if (tcp_knows(fl, T_SYN_WAIT) && !rst)
 		return;
+	if (tcp_svm_anew(fl) && !rst) {
+		tcp_svm_early(cm, fl, f);
+		return;
+	}
 	if (rst)
 		fl->tcp.known |= T_SVM_RST;
 	else if (f->flags & TCP_ACK)

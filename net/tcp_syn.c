@@ -12,7 +12,8 @@
  *
  * Data on a SYN (TCP Fast Open) is the stream's beginning like any other. What the SVM says from its SYN on,
  * before the PVM's SYN is known, counts in its own numbers: it is kept, and moved to the PVM's when the
- * SYNs match.
+ * SYNs match. Where the port was used before, the flow still has the PVM's connection of then, of which the
+ * SVM will say no more: nothing of that is compared until the PVM's SYN is there.
  *
  * Simultaneous open: the SYN-ACK of each VM repeats its SYN, with an acknowledgement, which is the first
  * to leave only if the SVM has sent it too.
@@ -141,6 +142,28 @@ void tcp_pvm_syn(struct cm *cm, struct flow *fl, const struct frame *f)
 	new_incarnation(cm, fl, f);
 	cm->ops.pvm_syn(cm->opaque, f->data, f->len);
 	match_syn(cm, fl);
+}
+
+bool tcp_svm_anew(const struct flow *fl)
+{
+	return tcp_knows(fl, T_SVM_SYN) && tcp_knows(fl, T_SYN) && !tcp_knows(fl, T_SYN_WAIT);
+}
+
+void tcp_svm_early(struct cm *cm, struct flow *fl, const struct frame *f)
+{
+	struct tcp_state *t = &fl->tcp;
+
+	if (f->seq - t->svm_isn - 1 >= CM_AHEAD_MAX)
+		return; /* of the old connection */
+	if (f->flags & TCP_URG) {
+		t->known |= T_SVM_URG;
+		t->svm_urg = tcp_urgent_mark(f);
+	}
+	if (f->flags & TCP_FIN && !tcp_knows(fl, T_SVM_FIN)) {
+		t->known |= T_SVM_FIN;
+		t->svm_fin = f->seq + f->body_len;
+	}
+	tcp_keep_said(cm, fl, f->data + f->body, f->body_len, f->seq);
 }
 
 static bool is_repetition(const struct flow *fl, const struct frame *f)

@@ -373,6 +373,43 @@ static void test_svm_data_on_syn_comes_first(void)
 	end();
 }
 
+/* On a port that was used before the SVM is first and says more, wherever its numbers are: none of it is lost,
+ * or taken for the old connection's. */
+static void svm_is_first_again(uint32_t isn)
+{
+	struct cm_stats st;
+
+	begin();
+	connect_both();
+	pvm(1001, "old and never confirmed", 5001);
+	peer_spec((struct tcp_spec){ .gport = G, .pport = P, .seq = 9000, .flags = F_SYN });
+	flagged(false, isn, "", 9006, F_SYN | F_ACK);
+	svm(isn + 1, "ghi", 9006);
+	flagged(false, isn + 4, "jk", 9006, F_ACK | F_FIN);
+	pvm(1024, "more of the old", 5001);
+	CHECK(bed_new(&bed) == 0);
+	flagged(true, 50000, "", 9006, F_SYN | F_ACK);
+	CHECK(bed_new(&bed) == 1);
+	pvm(50001, "ghijk", 9006);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).len == 5);
+	flagged(true, 50006, "", 9006, F_ACK | F_FIN);
+	CHECK(bed_new(&bed) == 1 && bed.wants == 0);
+	cm_get_stats(cm, &st);
+	CHECK(st.dropped == 0 && st.mismatches == 0);
+	bed_new(&bed);
+	end();
+}
+
+static void test_svm_is_first_at_a_used_port(void)
+{
+	svm_is_first_again(0x9000000);
+	svm_is_first_again(0xf0000000);
+	svm_is_first_again(990);
+	svm_is_first_again(1000);
+	svm_is_first_again(1015);
+	svm_is_first_again(2000);
+}
+
 static void test_svm_said_more_before_its_syn(void)
 {
 	begin();
@@ -506,6 +543,7 @@ int main(void)
 	test_old_connection_stays_held();
 	test_data_on_syn();
 	test_svm_data_on_syn_comes_first();
+	test_svm_is_first_at_a_used_port();
 	test_svm_said_more_before_its_syn();
 	test_syn_has_data_only_here();
 	test_ecn();
