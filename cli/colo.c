@@ -15,6 +15,7 @@
 
 #include "cli/ask.h"
 #include "cli/explain.h"
+#include "cli/run.h"
 #include "cli/show.h"
 #include "cli/verify.h"
 #include "common/log.h"
@@ -26,7 +27,7 @@
 struct options {
 	const char *node, *pcap;
 	unsigned long last;
-	bool json, verify, debug, repair;
+	bool json, verify, debug, repair, once;
 	struct run_options run;
 };
 
@@ -51,7 +52,7 @@ static int do_run(const struct config *c, const struct options *o)
 		return ask_fail("run", "must be root: it makes a TAP, tracks QEMU's memory and owns the VM");
 	if (o->debug)
 		log_set_level(LOG_DEBUG);
-	return daemon_run(c, &o->run);
+	return run_node(c, &o->run, o->once);
 }
 
 static void print_json(json_t *o)
@@ -158,6 +159,7 @@ static void usage(FILE *f)
 		"  --node NAME  which [host NAME] of CONFIG this is (default: the host's name)\n"
 		"  --role ROLE  run: as primary or as secondary, whatever the disks say of their past\n"
 		"  --overwrite  run --role secondary: what is on this host's disks may be lost\n"
+		"  --once       run: when this node's part ends, for whatever reason, do not start it again\n"
 		"  --repair     verify: copy what differs from the primary to the secondary\n"
 		"  --json       status, explain, verify: as JSON\n"
 		"  --last N     explain: so many reports at most (default: 10)\n"
@@ -207,7 +209,7 @@ int main(int argc, char **argv)
 		{ "last", required_argument, NULL, 'l' }, { "pcap", required_argument, NULL, 'p' },
 		{ "verify", no_argument, NULL, 'v' },     { "debug", no_argument, NULL, 'd' },
 		{ "role", required_argument, NULL, 'r' }, { "overwrite", no_argument, NULL, 'o' },
-		{ "repair", no_argument, NULL, 'R' },
+		{ "repair", no_argument, NULL, 'R' },     { "once", no_argument, NULL, 'O' },
 		{ "version", no_argument, NULL, 'V' },    { "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
@@ -234,6 +236,7 @@ int main(int argc, char **argv)
 			break;
 		case 'o': o.run.overwrite = true; break;
 		case 'R': o.repair = true; break;
+		case 'O': o.once = true; break;
 		case 'V': printf("colo %s\n", COLO_VERSION); return 0;
 		case 'h': usage(stdout); return 0;
 		default: return 2;

@@ -8,12 +8,42 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define SPAWN_MAX_FDS 48 /* 3 and on, and below 64, where they are moved first */
+
+#define OOM_FILE "/proc/self/oom_score_adj"
+#define OOM_PROTECTED -500
+
+static int oom_score_before; /* spawn_protect_from_oom() */
+
+static void set_oom_score(int score)
+{
+	char text[16];
+	int fd = open(OOM_FILE, O_WRONLY | O_CLOEXEC), n = snprintf(text, sizeof(text), "%d", score);
+
+	if (fd < 0)
+		return;
+	if (write(fd, text, n) < 0) {
+		/* not allowed to: then it stays as it was */
+	}
+	close(fd);
+}
+
+void spawn_protect_from_oom(void)
+{
+	FILE *f = fopen(OOM_FILE, "re");
+
+	if (!f)
+		return;
+	if (fscanf(f, "%d", &oom_score_before) == 1 && oom_score_before > OOM_PROTECTED)
+		set_oom_score(OOM_PROTECTED);
+	fclose(f);
+}
 
 /* In the child. Descriptors are first moved out of the way, so that none overwrites another. */
 static int place_fds(const int *fds, int nfds, int out_fd, int error_fd)
@@ -46,6 +76,8 @@ static void run_child(char *const argv[], const int *fds, int nfds, int out_fd, 
 	signal(SIGPIPE, SIG_DFL);
 	if (flags & SPAWN_BATCH)
 		sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 });
+	if (flags & SPAWN_OOM)
+		set_oom_score(oom_score_before);
 	setsid(); /* a terminal's Ctrl-C is for the daemon, which ends its children in order */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)

@@ -14,6 +14,11 @@ struct child {
 
 /* Linux' SCHED_BATCH: a thread that wakes does not push the running one off its CPU */
 #define SPAWN_BATCH 1u
+/* the kernel may choose it when memory is short, as it would have without spawn_protect_from_oom() */
+#define SPAWN_OOM 2u
+
+/* Best effort, and inherited: when memory is short the kernel rather ends another process. */
+void spawn_protect_from_oom(void);
 
 /* argv: NULL-terminated. fds[i] becomes descriptor 3+i in the child, all others but 0 to 2 are closed;
  * standard output and error go to out_fd (< 0: inherited). The child gets SIGKILL when the calling

@@ -96,6 +96,7 @@ static const struct key host_keys[] = {
 	{ "host", "bridge", KEY_NAME, HOST(bridge), 0, 0, "" },
 	{ "host", "state", KEY_TEXT, HOST(state), 0, 0, "" },
 	{ "host", "data", KEY_TEXT, HOST(data), 0, 0, "" },
+	{ "host", "watchdog", KEY_TIME, HOST(watchdog_us), 2000000, 3600000000, "10s" },
 };
 #define NHOST_KEYS (sizeof(host_keys) / sizeof(*host_keys))
 

@@ -42,6 +42,7 @@ struct config_host {
 	char bridge[CONFIG_NAME_MAX];  /* overrides [net] bridge, of the first NIC */
 	char state[CONFIG_PATH_MAX];   /* directory for sockets and QEMU's log */
 	char data[CONFIG_PATH_MAX];    /* directory on stable storage: what is known of the disks */
+	uint64_t watchdog_us;          /* a daemon that is silent for so long is started again */
 };
 
 struct config {

@@ -77,7 +77,8 @@ static void finish(struct daemon *d, int status)
 	if (d->ending)
 		return;
 	d->ending = true;
-	d->exit_status = status ? 1 : 0;
+	d->exit_status = status == CORE_EXIT_AGAIN ? status : status ? 1 : 0;
+	watchdog_ending(d);
 	peer_flush_blocking(d);
 	uv_stop(&d->loop);
 }
@@ -285,9 +286,11 @@ static void one_event(struct daemon *d, const struct core_event *e)
 	n = d->core.nact;
 	memcpy(actions, d->core.act, n * sizeof(*actions));
 	log_set_context(d->cfg->name, daemon_role_name(d), d->core.epoch);
-	if (d->core.state != before)
+	/* why a start fails has been said, and is the last thing to be read */
+	if (d->core.state != before && (before != CORE_STARTING || d->core.state != CORE_FAILED))
 		log_info("state %s -> %s", core_state_name(before), core_state_name(d->core.state));
 	faults_state(d, before);
+	watchdog_state(d);
 	for (i = 0; i < n; i++)
 		carry_out(d, &actions[i]);
 }
@@ -396,7 +399,7 @@ int daemon_make_dir(const char *path, const char *key)
 static void init_loop(struct daemon *d)
 {
 	uv_timer_t *timers[] = { &d->tick, &d->announce, &d->linger, &d->seed_poll, &d->start_limit,
-				 &d->follow, &d->say };
+				 &d->follow, &d->say, &d->pet };
 	size_t i;
 
 	uv_loop_init(&d->loop);
@@ -500,11 +503,14 @@ int daemon_run(const struct config *cfg, const struct run_options *options)
 	find_exe_dir(d);
 	signal(SIGPIPE, SIG_IGN);
 	init_loop(d);
+	watchdog_start(d);
 	if (start(d) < 0)
 		d->exit_status = 1;
 	else
 		uv_run(&d->loop, UV_RUN_DEFAULT);
+	watchdog_ending(d);
 	stop(d);
-	log_info("ended");
+	if (!d->exit_status || d->was_up)
+		log_info("ended");
 	return d->exit_status;
 }

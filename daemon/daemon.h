@@ -400,6 +400,8 @@ json_t *verify_json(const struct daemon *d); /* new reference */
 struct run_options {
 	enum start_role role; /* BY_DISKS, PRIMARY, SECONDARY */
 	bool overwrite;       /* what is on this host's disks may be lost */
+	bool supervised;      /* by cli/run.c, which reads... */
+	int watchdog_fd;      /* ...signs of life here */
 };
 
 void start_begin(struct daemon *d);
@@ -409,6 +411,18 @@ enum peer_status start_hello(struct daemon *d, bool undecided, const struct line
 			     char *text, size_t size);
 void start_taken(struct daemon *d); /* undecided, dialled, and was taken as secondary */
 bool start_is_undecided(const struct daemon *d);
+
+/* --- watchdog.c: signs of life for the supervisor --- */
+
+enum watchdog_sign {
+	WATCHDOG_ALIVE = '.',
+	WATCHDOG_UP = '+',    /* past the start, where an error is the operator's to mend */
+	WATCHDOG_ENDING = '-',
+};
+
+void watchdog_start(struct daemon *d);
+void watchdog_state(struct daemon *d); /* after each event */
+void watchdog_ending(struct daemon *d);
 
 /* --- daemon.c --- */
 
@@ -439,7 +453,7 @@ struct daemon {
 	struct verify verify;
 	struct control *control;
 	struct explain *explain;
-	uv_timer_t announce, linger, seed_poll, start_limit, follow, say;
+	uv_timer_t announce, linger, seed_poll, start_limit, follow, say, pet;
 	struct run_options options;
 	bool undecided;         /* all but the role is known */
 	char waits_for[512];    /* undecided: why, and what decides */
@@ -453,6 +467,7 @@ struct daemon {
 	bool seed_agent;        /* or for the agent, which begins to track for one */
 	int exit_status;
 	bool ending;
+	bool was_up;            /* said so to the supervisor */
 	bool told_off;          /* the peer, that the VM is off */
 };
 

@@ -112,7 +112,8 @@ static json_t *processes(const struct daemon *d)
 
 	for (i = 0; i < d->disk.n; i++)
 		json_array_append_new(all, json_integer(d->disk.disk[i].child.pid));
-	return json_pack("{s:i s:i s:i s:o}", "colo", (int)getpid(), "qemu", (int)d->vm.child.pid, "disk",
+	return json_pack("{s:i s:i s:i s:i s:o}", "colo", (int)getpid(), "supervisor",
+			 d->options.supervised ? (int)getppid() : 0, "qemu", (int)d->vm.child.pid, "disk",
 			 (int)d->disk.disk[0].child.pid, "disks", all);
 }
 

@@ -24,6 +24,7 @@
 #include "daemon/daemon.h"
 
 #define MAX_ARGS 128
+#define VM_SPAWN (SPAWN_BATCH | SPAWN_OOM)
 /* where the child finds its ends; then, NBD connection and boundary socket of each disk, counters of the
  * network namespace, TAP and packet socket of each NIC */
 enum { QMP_FD = 3, AGENT_FD, FIRST_DISK_FD };
@@ -255,7 +256,7 @@ static int start_child(struct daemon *d, struct args *a, int fds[MAX_FDS], enum 
 
 	log_fd = daemon_open_log(d, "qemu.log");
 	if (kind == VM_SELFTEST) {
-		r = spawn_child(&d->vm.child, a->v, fds, nfds, log_fd, SPAWN_BATCH);
+		r = spawn_child(&d->vm.child, a->v, fds, nfds, log_fd, VM_SPAWN);
 	} else {
 		memset(fds + nfds, 0xff, (MAX_FDS - nfds) * sizeof(*fds));
 		r = connect_disks(d, fds + nfds);
@@ -263,7 +264,7 @@ static int start_child(struct daemon *d, struct args *a, int fds[MAX_FDS], enum 
 		r = r < 0 ? r : nic_prepare(d, fds + nfds);
 		nfds += NIC_FDS(d->cfg->nics);
 		if (r == 0) {
-			r = spawn_child(&d->vm.child, a->v, fds, nfds, log_fd, SPAWN_BATCH);
+			r = spawn_child(&d->vm.child, a->v, fds, nfds, log_fd, VM_SPAWN);
 			nic_prepared(d);
 		}
 		close_disks(d, fds + 2);

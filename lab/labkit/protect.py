@@ -92,6 +92,16 @@ def start_daemon(lab, host):
     return proc.start(lab, host, command, log_path(lab, host))
 
 
+def daemon_pid(lab, host):
+    """The daemon's process: the child of `colo run` that is that program, too. None while there is none."""
+    supervisor = lab.data["main"].get(host)
+    if not proc.alive(supervisor):
+        return None
+    program = proc.program_of(supervisor["pid"])
+    children = proc.children_of(supervisor["pid"])
+    return next((pid for pid in children if proc.program_of(pid) == program), None)
+
+
 def _ask(lab, host):
     command = [binary(), "status", "--json", "--node", host, config_path(lab)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -227,18 +227,20 @@ def do_kill_vm(lab, options):
 
 
 def do_kill_daemon(lab, options):
-    """Kill the daemon of a host."""
+    """Kill the daemon of a host; `colo run` starts it again."""
     if lab.require().data["mode"] not in ("colo", "checkpoint"):
         raise LabError(f"mode {lab.data['mode']} has no daemon")
-    if not proc.kill_recorded(lab.data["main"].get(options.host)):
+    pid = protect.daemon_pid(lab, options.host)
+    if not pid or not proc.kill_pid(pid, lambda pid: pid == protect.daemon_pid(lab, options.host)):
         raise LabError(f"no daemon runs on host {options.host}")
 
 
 def do_start(lab, options):
-    """Power on again after kill, or the daemon again after kill-daemon."""
+    """Power on again after kill, or `colo run` again after its end. Nothing to do where it runs."""
     lab.require().lock()
     if proc.alive(lab.data["main"].get(options.host)):
-        raise LabError(f"host {options.host} runs")
+        say(f"host {options.host} runs")
+        return
     if not os.path.exists(lab.disk(options.host)):
         raise LabError(f"host {options.host} has no part in mode {lab.data['mode']}")
     proc.kill_all(lab, options.host)

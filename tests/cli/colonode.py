@@ -91,7 +91,7 @@ class Node:
 
     def start(self, prefix=()):
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen([*prefix, *self.command("run")], stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen([*prefix, *self.command("run", "--once")], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log)
         return self
 

@@ -93,19 +93,24 @@ def alarms(status):
     return [a["text"] for a in status["alarms"]]
 
 
+def ended(status, pid):
+    """Is this daemon no more? (There may be the next one.)"""
+    return status is None or status["pid"]["colo"] != pid
+
+
 def secondary_full(p):
-    """Protection is lost with an alarm, service goes on; mended, the secondary only has to be started."""
+    """Protection is lost with an alarm, service goes on; mended, the secondary comes back by itself."""
+    former = p.status("b")["pid"]["colo"]
     clients = Clients(p, 8)
     p.fault("b", "ENOSPC")
     p.ssh("dd if=/dev/urandom of=/root/full bs=1M count=8 conv=fsync 2>/dev/null")
     p.wait("the primary goes on alone", lambda: p.state("a") == "alone", 20)
-    p.wait("the secondary's end", lambda: p.status("b") is None, 10)
+    p.wait("the secondary's end", lambda: ended(p.status("b"), former), 10)
     said = alarms(p.status("a"))
     assert len(said) == 1 and "No space left on device" in said[0], said
     print(f"secondary full: {said[0]}")
     clients.judge()
     p.fault("b", None)
-    p.lab("start", "b")
     p.protected()
     assert alarms(p.status("a")) == [], p.status("a")["alarms"]
     moved = p.status("a")["disks"][0]["sync"]["moved"]
@@ -162,11 +167,12 @@ def secondary_slow(p):
 
 def primary_fails(p):
     """The secondary takes over; the guest sees no error, and no client loses anything."""
+    former = p.status("a")["pid"]["colo"]
     clients = Clients(p, 10)
     p.ssh("(while sleep 0.2; do dd if=/dev/urandom of=/root/load bs=64k count=16 conv=fsync; done) >/dev/null 2>&1 &")
     p.fault("a", "EIO")
     p.wait("takeover", lambda: (lambda s: s and s["role"] == "primary" and s["state"] == "alone")(p.status("b")), 20)
-    p.wait("the former primary's end", lambda: p.status("a") is None, 15)
+    p.wait("the former primary's end", lambda: ended(p.status("a"), former), 15)
     status = p.status("b")
     assert status["last_failover"]["cause"] == "disk-failed", status["last_failover"]
     clients.judge()
