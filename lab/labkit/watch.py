@@ -6,13 +6,16 @@ Theory of operation. One packet socket in the switch's namespace sees what comes
 arrival; a filter in the kernel leaves only frames of the guest's MAC, and only those that come in. Host X serves
 from its first frame on. A frame of the other host means one of two things:
 
-  takeover   the other host announces itself: within ANNOUNCE_S around its first frame it sends an announcement (RARP,
-             ARP or a neighbour advertisement that nobody asked for) which it had not sent before;
-  violation  it does not. Two hosts serve, or one that had lost speaks again.
+  takeover   the other host announces itself: it sends an announcement (RARP, ARP or a neighbour advertisement that
+             nobody asked for) first, or at most LATE_S after its first frame;
+  late       it does not, is the host that served before, and is silent again within LATE_S of the takeover or of its
+             first late frame, once for each takeover. A host that was only slow still has frames in its queues that both
+             VMs had agreed upon before; no lease could keep it from sending them, and they say what the new one says.
+  violation  anything else. Two hosts serve, or one that had lost goes on.
 
-So a former host which is late by a single frame is a violation, and so are two hosts that serve by turns: an
-announcement explains one change only, and a host that serves on does not announce itself again. What the switch cannot
-tell is a host that announces itself and should not; for that compare `takeovers` with what the daemons say.
+An announcement explains one change only, and a host that serves on does not announce itself again, so two hosts that
+serve by turns are found. What the switch cannot tell is a host that announces itself and should not; for that compare
+`takeovers` with what the daemons say.
 
 Run in the namespace of the switch: python3 -m labkit.watch MAC PORT=HOST...; one JSON object a line on stdout, for
 each change; on each line that stdin gives, a summary since the last one.
@@ -30,6 +33,7 @@ PACKET_OUTGOING = 4
 SNAP = 96
 RECEIVE_BUFFER = 16 << 20
 ANNOUNCE_S = 0.3
+LATE_S = 0.1
 SHOWN = 20
 ARP, RARP, IP4, IP6, VLAN = 0x0806, 0x8035, 0x0800, 0x86dd, (0x8100, 0x88a8)
 ICMP6, NEIGHBOUR_ADVERTISEMENT, SOLICITED = 58, 136, 0x40
@@ -57,63 +61,54 @@ class Watch:
 
     def __init__(self):
         self.server = None
-        self.pending = None             # (time, frame kind) of a change that no announcement has explained yet
-        self.announced = {}             # host: time of its last announcement that no change has used
+        self.announced = {}             # host: time of an announcement that explains no takeover yet
+        self.late_since = None          # first frame since the takeover of the host that serves no more
         self.reset()
 
     def reset(self):
         """Begin a new summary; who serves is kept."""
-        self.frames, self.takeovers, self.violations = {}, [], []
+        self.frames, self.late, self.late_ms = {}, 0, 0.0
+        self.takeovers, self.violations, self.violation_count = [], [], 0
 
     def frame(self, now, host, kind):
         """A frame of the guest's MAC came in from @host. Returns what it meant, or None."""
         self.frames[host] = self.frames.get(host, 0) + 1
-        said = self.tick(now)
-        if kind == "announcement":
+        if kind == "announcement" and host != self.server:
             self.announced[host] = now
         if self.server is None:
             self.server = host
             return {"event": "serves", "host": host, "at": now}
-        if host != self.server:
-            return self._changed(now, host, kind) or said
-        if self.pending and kind == "announcement":
-            return self._explained()
-        return said
-
-    def _changed(self, now, host, kind):
-        if self.pending:                # the one before was never explained
-            self._violation(self.pending[0], self.server, self.pending[1])
-        before, self.server = self.server, host
-        self.pending = (now, kind, before)
-        # what it said while it served before explains nothing
-        self.announced.pop(before, None)
+        if host == self.server:
+            return None
         if now - self.announced.get(host, -1e9) <= ANNOUNCE_S:
-            return self._explained()
-        return None
+            return self._takeover(now, host)
+        return self._late(now, host, kind)
 
-    def _explained(self):
-        now, _, before = self.pending
-        self.pending = None
-        self.announced.pop(self.server, None)
-        self.takeovers.append({"event": "takeover", "host": self.server, "from": before, "at": now})
+    def _takeover(self, now, host):
+        before, self.server = self.server, host
+        self.announced.clear()
+        self.late_since = None
+        self.takeovers.append({"event": "takeover", "host": host, "from": before, "at": now})
         return self.takeovers[-1]
 
-    def _violation(self, now, host, kind):
-        self.pending = None
-        self.violations.append({"event": "violation", "host": host, "kind": kind, "at": now})
-        return self.violations[-1]
-
-    def tick(self, now):
-        """Time passes: an announcement that is still missing makes a change a violation."""
-        if self.pending and now - self.pending[0] > ANNOUNCE_S:
-            return self._violation(self.pending[0], self.server, self.pending[1])
-        return None
+    def _late(self, now, host, kind):
+        if self.late_since is None:
+            self.late_since = now
+        if now - self.late_since <= LATE_S:
+            self.late += 1
+            self.late_ms = max(self.late_ms, round((now - self.late_since) * 1000, 1))
+            return None
+        self.violation_count += 1
+        said = {"event": "violation", "host": host, "kind": kind, "at": now}
+        if len(self.violations) < SHOWN:
+            self.violations.append(said)
+        return said
 
     def summary(self):
         """What happened since the last reset()."""
-        return {"event": "summary", "server": self.server, "frames": self.frames,
-                "takeovers": self.takeovers, "violations": self.violations[:SHOWN],
-                "violation_count": len(self.violations)}
+        return {"event": "summary", "server": self.server, "frames": self.frames, "takeovers": self.takeovers,
+                "late": self.late, "late_ms": self.late_ms,
+                "violations": self.violations, "violation_count": self.violation_count}
 
 
 def mac_filter(sock, mac):

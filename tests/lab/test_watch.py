@@ -47,50 +47,56 @@ class Rule(unittest.TestCase):
     """One host serves at a time."""
 
     def play(self, *frames):
-        """Frames as (time in ms, host, first letter of the kind), then a second of silence."""
+        """Frames as (time in ms, host, first letter of the kind)."""
         watch = Watch()
         kinds = {"i": "ip", "a": "announcement", "o": "other"}
         for ms, host, kind in frames:
             watch.frame(ms / 1000, host, kinds[kind])
-        watch.tick(frames[-1][0] / 1000 + 1)
         return watch.summary()
 
-    def expect(self, summary, takeovers, violations):
-        self.assertEqual([t["host"] for t in summary["takeovers"]], list(takeovers))
-        self.assertEqual([v["host"] for v in summary["violations"]], list(violations))
+    def expect(self, summary, takeovers, late, violations):
+        self.assertEqual("".join(t["host"] for t in summary["takeovers"]), takeovers)
+        self.assertEqual("".join(v["host"] for v in summary["violations"]), violations)
+        self.assertEqual(summary["late"], late)
 
     def test_one_host(self):
-        self.expect(self.play((0, "a", "i"), (1, "a", "a"), (2, "a", "i")), "", "")
+        self.expect(self.play((0, "a", "i"), (1, "a", "a"), (2, "a", "i")), "", 0, "")
 
     def test_takeover(self):
-        self.expect(self.play((0, "a", "i"), (9, "b", "a"), (10, "b", "i"), (60, "b", "a"), (70, "b", "i")), "b", "")
+        self.expect(self.play((0, "a", "i"), (9, "b", "a"), (10, "b", "i"), (60, "b", "a"), (70, "b", "i")), "b", 0, "")
 
     def test_announcement_after_the_first_answer(self):
-        self.expect(self.play((0, "a", "i"), (9, "b", "i"), (60, "b", "a"), (70, "b", "i")), "b", "")
+        self.expect(self.play((0, "a", "i"), (9, "b", "i"), (60, "b", "a"), (70, "b", "i")), "b", 1, "")
 
     def test_there_and_back(self):
-        self.expect(self.play((0, "a", "i"), (9, "b", "a"), (60, "b", "a"), (5000, "a", "a"), (5001, "a", "i")), "ba", "")
+        self.expect(self.play((0, "a", "i"), (9, "b", "a"), (60, "b", "a"), (5000, "a", "a"), (5001, "a", "i")), "ba", 0, "")
 
-    def test_late_frame_of_the_former_host(self):
-        for late in "io":
-            self.expect(self.play((0, "a", "i"), (9, "b", "a"), (10, "b", "i"), (11, "a", late), (12, "b", "i"),
-                                  (60, "b", "a")), "bb", "a")
+    def test_late_frames_of_the_former_host(self):
+        self.expect(self.play((0, "a", "i"), (9, "b", "a"), (10, "b", "i"), (11, "a", "i"), (12, "b", "i"), (90, "a", "o"),
+                              (99, "b", "i")), "b", 2, "")
 
-    def test_last_frame_of_all_is_late(self):
-        self.expect(self.play((0, "a", "i"), (9, "b", "a"), (10, "b", "i"), (500, "a", "i")), "b", "a")
+    def test_thawed_and_silent(self):
+        self.expect(self.play((0, "a", "i"), (9, "b", "a"), (3000, "a", "i"), (3050, "a", "i")), "b", 2, "")
+
+    def test_goes_on_after_the_takeover(self):
+        for kind in "io":
+            self.expect(self.play((0, "a", "i"), (9, "b", "a"), (10, "b", "i"), (11, "a", kind), (300, "a", kind)), "b", 1, "a")
+
+    def test_speaks_again_later(self):
+        self.expect(self.play((0, "a", "i"), (9, "b", "a"), (10, "a", "i"), (5000, "b", "i"), (5001, "a", "i")), "b", 1, "a")
 
     def test_takes_over_unannounced(self):
-        self.expect(self.play((0, "a", "i"), (9, "b", "i"), (10, "b", "i")), "", "b")
+        self.expect(self.play((0, "a", "i"), (9, "b", "i"), (200, "b", "i"), (201, "b", "i")), "", 1, "bb")
 
     def test_two_serve_by_turns(self):
         frames = [(0, "a", "i"), (9, "b", "a")]
-        for ms in range(10, 100, 2):
+        for ms in range(10, 400, 2):
             frames += [(ms, "a", "i"), (ms + 1, "b", "i")]
-        self.assertGreater(self.play(*frames)["violation_count"], 40)
+        self.assertGreater(self.play(*frames)["violation_count"], 100)
 
     def test_old_announcement_explains_nothing(self):
         ms = 20 + 1000 * ANNOUNCE_S
-        self.expect(self.play((0, "a", "a"), (9, "b", "a"), (10, "b", "i"), (ms, "a", "i")), "b", "a")
+        self.expect(self.play((0, "a", "a"), (9, "b", "a"), (10, "b", "i"), (ms, "a", "i"), (ms + 500, "a", "i")), "b", 1, "a")
 
     def test_summaries(self):
         watch = Watch()
