@@ -12,6 +12,7 @@ LINKS = ("replication", "lan-a", "lan-b", "arbiter")
 PROTECTED_LIMIT = 90
 HAND_AFTER = 4                  # seconds that a host may stand without any process before it is started by hand
 ANSWER_LIMIT = 30
+BOOT_LIMIT = 90
 WRONG_NEIGHBOUR = "02:00:00:00:00:99"
 REPLICATION = {"a": "10.77.0.1", "b": "10.77.0.2"}
 
@@ -176,7 +177,7 @@ class Campaign:
     # ---- what must hold ----
 
     def _judge(self, r, result):
-        self._answers_again()
+        self._answers_again(BOOT_LIMIT if r.reboot else ANSWER_LIMIT)
         result["lan"] = self.session.watcher.ask("summary")
         result["loads"] = self.session.work.ask("mark")
         result["audit"] = self.session.work.ask("audit", 60)
@@ -187,10 +188,10 @@ class Campaign:
         if not r.reboot:
             self._judge_loads(result["loads"])
 
-    def _answers_again(self):
+    def _answers_again(self, limit):
         """Every workload gets answers."""
         before = self.session.work.ask("counts")
-        deadline = time.monotonic() + ANSWER_LIMIT
+        deadline = time.monotonic() + limit
         while True:
             now = self.session.work.ask("counts")
             silent = [name for name in before if now[name] - before[name] < 3]
