@@ -288,6 +288,7 @@ int run_node(const struct config *c, const struct run_options *o, bool once)
 	sigset_t set;
 
 	spawn_protect_from_oom();
+	spawn_raise_priority(); /* a busy host is not a dead one: heartbeats go out in time */
 	if (once)
 		return daemon_run(c, o);
 	log_set_context(c->name, "supervisor", 0);

@@ -8,8 +8,10 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,13 +20,16 @@
 
 #define OOM_FILE "/proc/self/oom_score_adj"
 #define OOM_PROTECTED -500
+#define AUTOGROUP_FILE "/proc/self/autogroup"
+#define RAISED_NICE -10
 
+static bool raised; /* spawn_raise_priority() */
 static int oom_score_before; /* spawn_protect_from_oom() */
 
-static void set_oom_score(int score)
+static void write_number(const char *path, int value)
 {
 	char text[16];
-	int fd = open(OOM_FILE, O_WRONLY | O_CLOEXEC), n = snprintf(text, sizeof(text), "%d", score);
+	int fd = open(path, O_WRONLY | O_CLOEXEC), n = snprintf(text, sizeof(text), "%d", value);
 
 	if (fd < 0)
 		return;
@@ -41,8 +46,17 @@ void spawn_protect_from_oom(void)
 	if (!f)
 		return;
 	if (fscanf(f, "%d", &oom_score_before) == 1 && oom_score_before > OOM_PROTECTED)
-		set_oom_score(OOM_PROTECTED);
+		write_number(OOM_FILE, OOM_PROTECTED);
 	fclose(f);
+}
+
+void spawn_raise_priority(void)
+{
+	if (setpriority(PRIO_PROCESS, 0, RAISED_NICE) < 0)
+		return;
+	raised = true;
+	/* where the kernel groups by session, nice counts within a session only, and this is the session's own */
+	write_number(AUTOGROUP_FILE, RAISED_NICE);
 }
 
 /* In the child. Descriptors are first moved out of the way, so that none overwrites another. */
@@ -77,7 +91,9 @@ static void run_child(char *const argv[], const int *fds, int nfds, int out_fd, 
 	if (flags & SPAWN_BATCH)
 		sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 });
 	if (flags & SPAWN_OOM)
-		set_oom_score(oom_score_before);
+		write_number(OOM_FILE, oom_score_before);
+	if (raised)
+		setpriority(PRIO_PROCESS, 0, 0);
 	setsid(); /* a terminal's Ctrl-C is for the daemon, which ends its children in order */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)

@@ -19,6 +19,8 @@ struct child {
 
 /* Best effort, and inherited: when memory is short the kernel rather ends another process. */
 void spawn_protect_from_oom(void);
+/* Best effort: this process runs before others that want the CPU; its children do not inherit that. */
+void spawn_raise_priority(void);
 
 /* argv: NULL-terminated. fds[i] becomes descriptor 3+i in the child, all others but 0 to 2 are closed;
  * standard output and error go to out_fd (< 0: inherited). The child gets SIGKILL when the calling
