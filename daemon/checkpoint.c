@@ -2,8 +2,8 @@
  *
  * checkpoint.c - the order of events of one checkpoint
  *
- * Primary: request to the agent (the VM stops, is saved and harvested, runs on) -> BOUNDARY message with
- * the last input it contains -> pages over the BULK channel. The marks in the disk's and the NIC's
+ * Primary: request to the agent (the VM stops, is saved and harvested, runs on) -> TRANSLATIONS (sent by
+ * the NICs), BOUNDARY message with the last input it contains -> pages over the BULK channel. The marks in the disk's and the NIC's
  * streams are set by the agent while the VM stands still.
  *
  * Secondary: an epoch is complete when its pages and device state, its BOUNDARY message and the disk
@@ -33,6 +33,7 @@ void checkpoint_reset(struct daemon *d)
 
 	k->got_pages = k->got_boundary = k->got_disk = 0;
 	transfer_reset(d);
+	nic_link_reset(d);
 }
 
 /* What was measured as secondary is not what a primary measures. Which checkpoint is held stays known:
@@ -62,8 +63,7 @@ static void on_harvested(struct daemon *d, const struct agent_reply *r)
 	unsigned int i;
 	int e;
 
-	nic_harvested(d, r, last_read);
-
+	e = nic_harvested(d, r, last_read);
 	if (r->status) {
 		harvest_failed(d, r->status, r->error);
 		return;
@@ -81,6 +81,10 @@ static void on_harvested(struct daemon *d, const struct agent_reply *r)
 	/* the link it was for may be gone, and another one there */
 	if (!d->peer.up || d->core.phase != CORE_HARVESTING) {
 		harvest_failed(d, -EPIPE, "the peer is gone");
+		return;
+	}
+	if (e < 0) {
+		harvest_failed(d, e, "the link has no room for the translations");
 		return;
 	}
 	for (i = 0; i < d->cfg->nics; i++)
@@ -169,7 +173,7 @@ bool checkpoint_boundary(struct daemon *d, uint64_t epoch, const uint8_t *last_r
 {
 	unsigned int i;
 
-	if (len != d->cfg->nics * sizeof(uint64_t))
+	if (len != d->cfg->nics * sizeof(uint64_t) || !nic_has_base(d, epoch))
 		return false;
 	FAILPOINT("boundary-received");
 	memcpy(d->ckpt.last_read, last_read, len);

@@ -249,17 +249,20 @@ void nic_prepared(struct daemon *d);
 void nic_detach(struct daemon *d);
 void nic_flush(struct daemon *d);
 uint64_t nic_tick(struct daemon *d, uint64_t now_us); /* next one */
-/* INPUT, PVM_SYN, OUTPUT from the peer. false: malformed */
+/* INPUT, PVM_SYN, OUTPUT, TRANSLATIONS from the peer. false: malformed */
 bool nic_message(struct daemon *d, enum peer_type type, uint64_t epoch, const uint8_t *p, size_t len);
 /* primary */
 void nic_serve(struct daemon *d); /* unprotected: all passes */
 void nic_harvest(struct daemon *d, const uint8_t nonce[AGENT_NONCE], uint64_t epoch); /* before it */
-/* after it; r: NULL: it failed. last_read: the last input the PVM had, for each NIC */
-void nic_harvested(struct daemon *d, const struct agent_reply *r, uint64_t last_read[AGENT_MAX_NICS]);
+/* after it; r: NULL: it failed. last_read: the last input the PVM had, for each NIC. < 0: the peer cannot be told
+ * all that belongs before the boundary */
+int nic_harvested(struct daemon *d, const struct agent_reply *r, uint64_t last_read[AGENT_MAX_NICS]);
 void nic_held(struct daemon *d, uint64_t epoch);
 void nic_compare(struct daemon *d, uint64_t epoch);
 void nic_give_up(struct daemon *d); /* only forward clients' frames to the peer */
+void nic_link_reset(struct daemon *d); /* a peer that comes knows nothing */
 /* secondary */
+bool nic_has_base(const struct daemon *d, uint64_t epoch); /* all TRANSLATIONS for this boundary are here */
 void nic_apply(struct daemon *d, const uint8_t nonce[AGENT_NONCE], uint64_t epoch);
 void nic_applied(struct daemon *d, uint64_t epoch, const uint64_t last_read[AGENT_MAX_NICS]);
 void nic_take_over(struct daemon *d, uint64_t lost_at_us);

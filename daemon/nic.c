@@ -8,10 +8,11 @@
  * depends on its mode:
  *
  *  IDLE      nothing is served; frames of the LAN are thrown away.
- *  PRIMARY   LAN -> PVM, and with mirroring on to the secondary; PVM -> comparing module -> LAN.
+ *  PRIMARY   LAN -> PVM, and with mirroring on to the secondary; PVM -> comparing module -> LAN. A survivor is
+ *            one whose VM is behind a translator, for good: LAN -> translator -> PVM -> translator -> comparing
+ *            module.
  *  GIVEN_UP  the PVM is gone: LAN -> secondary, which serves.
  *  SECONDARY mirrored frames -> translator -> SVM; SVM -> translator -> primary.
- *  SURVIVOR  LAN -> translator -> VM -> translator -> LAN: the SVM serves.
  *
  * Input and the boundary. Frames given to the PVM are numbered, and mirrored with their numbers. The kernel
  * counts what QEMU has taken of them, the agent reads that count while the VM stands still, and between
@@ -21,6 +22,10 @@
  *
  * Output and the boundary. The agent writes a marker frame into each NIC while the VM stands still; what
  * comes before it belongs to the old epoch.
+ *
+ * Base. The secondary, the comparing module and the LAN know connections by the same names and numbers. A
+ * survivor's VM has others of its own, and so has the SVM that a checkpoint makes its copy: the translator's
+ * table as of the marker is sent before BOUNDARY, as the base of the secondary's translator (net.h).
  *
  * Offloads. The uplink offers what the guest's driver takes, as the TAP of an unprotected VM would. A frame
  * that it does not take is not cut in pieces on its way to the VM, each of which would count as one taken,
@@ -116,24 +121,24 @@ const struct cm_ops nic_cm_ops = {
 
 /* --- from the LAN --- */
 
-static void primary_input(struct nic *n, const uint8_t *frame, size_t len, uint64_t now)
-{
-	if (!give(n, frame, len))
-		return;
-	cm_from_client(n->cm, frame, len, now);
-	if (n->d->nics->mirror)
-		send_frame(n, PEER_INPUT, n->given, frame, len);
-}
-
-static void survivor_input(struct nic *n, const uint8_t *frame, size_t len, uint64_t now)
+/* in the VM's numbers */
+static bool give_translated(struct nic *n, const uint8_t *frame, size_t len, uint64_t now)
 {
 	static uint8_t copy[NET_FRAME_MAX];
 
 	if (len > sizeof(copy))
-		return;
+		return false;
 	memcpy(copy, frame, len);
-	if (tr_to_svm(n->tr, copy, len, now))
-		give(n, copy, len);
+	return tr_to_svm(n->tr, copy, len, now) && give(n, copy, len);
+}
+
+static void primary_input(struct nic *n, const uint8_t *frame, size_t len, uint64_t now)
+{
+	if (!(n->translates ? give_translated(n, frame, len, now) : give(n, frame, len)))
+		return;
+	cm_from_client(n->cm, frame, len, now);
+	if (n->d->nics->mirror)
+		send_frame(n, PEER_INPUT, n->given, frame, len);
 }
 
 static void lan_frame(struct nic *n, const uint8_t *frame, size_t len, uint64_t now)
@@ -141,7 +146,6 @@ static void lan_frame(struct nic *n, const uint8_t *frame, size_t len, uint64_t 
 	n->lan_rx++;
 	switch (n->mode) {
 	case NIC_PRIMARY: primary_input(n, frame, len, now); break;
-	case NIC_SURVIVOR: survivor_input(n, frame, len, now); break;
 	case NIC_GIVEN_UP: send_frame(n, PEER_INPUT, 0, frame, len); break;
 	default: break;
 	}
@@ -181,11 +185,21 @@ static bool is_marker(struct nic *n, const uint8_t *frame, size_t len)
 	       !memcmp(m->nonce, n->nonce, AGENT_NONCE);
 }
 
+static bool send_piece(void *arg, const uint8_t *piece, size_t len)
+{
+	struct nic *n = arg;
+	uint64_t id = frame_id(n, 0);
+
+	return peer_send(n->d, PEER_TRANSLATIONS, n->epoch, &id, sizeof(id), piece, len);
+}
+
 static void on_marker(struct nic *n, uint64_t now)
 {
 	n->marker_due = false;
 	n->epoch = n->marker_epoch;
 	if (n->mode == NIC_PRIMARY) {
+		n->base_sent = tr_save(n->tr, n->base_anew, now, send_piece, n);
+		n->base_anew = !n->base_sent;
 		cm_set_mode(n->cm, n->d->cfg->mode == MODE_CHECKPOINT ? CM_HOLD : CM_COMPARE, now);
 		cm_boundary(n->cm, n->epoch, now);
 	} else {
@@ -215,13 +229,19 @@ static void on_waited(void *arg, const uint8_t *frame, size_t len)
 {
 	struct nic *n = arg;
 
-	if (n->mode == NIC_SURVIVOR)
+	if (n->mode == NIC_PRIMARY)
 		to_lan(n, frame, len);
 	else
 		translated_output(n, frame, len, daemon_now_us());
 }
 
 const struct tr_ops nic_tr_ops = { .from_svm = on_waited };
+
+static void primary_output(struct nic *n, uint8_t *frame, size_t len, uint64_t now)
+{
+	if (!n->translates || tr_from_svm(n->tr, frame, len, now))
+		cm_from_pvm(n->cm, frame, len, now);
+}
 
 static void vm_frame(void *arg, uint8_t *frame, size_t len)
 {
@@ -235,12 +255,8 @@ static void vm_frame(void *arg, uint8_t *frame, size_t len)
 		return;
 	}
 	switch (n->mode) {
-	case NIC_PRIMARY: cm_from_pvm(n->cm, frame, len, now); break;
+	case NIC_PRIMARY: primary_output(n, frame, len, now); break;
 	case NIC_SECONDARY: secondary_output(n, frame, len, now); break;
-	case NIC_SURVIVOR:
-		if (tr_from_svm(n->tr, frame, len, now))
-			to_lan(n, frame, len);
-		break;
 	default: break;
 	}
 }
@@ -321,20 +337,43 @@ void nic_harvest(struct daemon *d, const uint8_t nonce[AGENT_NONCE], uint64_t ep
 {
 	d->nics->hold = d->nics->mirror = true;
 	for_each_nic(d->nics, n) {
-		if (n->mode == NIC_SURVIVOR)
-			n->mode = NIC_PRIMARY;
+		n->base_sent = false;
 		expect_marker(n, nonce, epoch);
 	}
 }
 
-void nic_harvested(struct daemon *d, const struct agent_reply *r, uint64_t last_read[AGENT_MAX_NICS])
+/* the marker is there by now, if it has not been read yet */
+static void read_to_marker(struct nic *n)
 {
+	while (n->marker_due && vmtap_receive(&n->vm, vm_frame, n))
+		;
+}
+
+int nic_harvested(struct daemon *d, const struct agent_reply *r, uint64_t last_read[AGENT_MAX_NICS])
+{
+	bool sent = true;
+
 	d->nics->hold = false;
 	for_each_nic(d->nics, n) {
-		if (!r || r->status)
+		if (!r || r->status) {
 			n->marker_due = false;
-		else
-			last_read[n->number] = r->checkpoint.net_taken[n->number];
+			continue;
+		}
+		read_to_marker(n);
+		sent = sent && n->base_sent;
+		last_read[n->number] = r->checkpoint.net_taken[n->number];
+	}
+	return sent ? 0 : -ENOBUFS;
+}
+
+void nic_link_reset(struct daemon *d)
+{
+	if (!d->nics)
+		return;
+	for_each_nic(d->nics, n) {
+		n->base_anew = true;
+		n->base_epoch = 0;
+		tr_base_forget(n->tr);
 	}
 }
 
@@ -369,15 +408,15 @@ static void input(struct nic *n, uint64_t number, const uint8_t *frame, size_t l
 {
 	uint64_t now = daemon_now_us();
 
-	if (n->mode == NIC_SURVIVOR) {
-		survivor_input(n, frame, len, now);
+	if (n->mode == NIC_PRIMARY) { /* a former primary forwards it */
+		primary_input(n, frame, len, now);
 		return;
 	}
 	if (n->mode != NIC_SECONDARY)
 		return;
 	framelog_add(&n->input, number, now, frame, len);
 	if (!n->log_only)
-		survivor_input(n, frame, len, now);
+		give_translated(n, frame, len, now);
 }
 
 #define SYN_FLAG (1ull << 63) /* in a log entry's number: a PVM's SYN, the rest is its epoch */
@@ -389,6 +428,27 @@ static void pvm_syn(struct nic *n, uint64_t epoch, const uint8_t *frame, size_t 
 	framelog_add(&n->input, epoch | SYN_FLAG, daemon_now_us(), frame, len);
 	if (!n->log_only && epoch == n->epoch)
 		tr_pvm_syn(n->tr, frame, len, daemon_now_us());
+}
+
+static bool base_piece(struct nic *n, uint64_t epoch, const uint8_t *piece, size_t len)
+{
+	int r;
+
+	if (n->mode != NIC_SECONDARY)
+		return true;
+	r = tr_base_add(n->tr, piece, len);
+	if (r < 0)
+		log_error("nic%u: translations: %s", n->number, strerror(-r));
+	n->base_epoch = r == 0 && tr_base_known(n->tr) ? epoch : 0;
+	return r == 0;
+}
+
+bool nic_has_base(const struct daemon *d, uint64_t epoch)
+{
+	for_each_nic(d->nics, n)
+		if (n->base_epoch != epoch)
+			return false;
+	return true;
 }
 
 bool nic_message(struct daemon *d, enum peer_type type, uint64_t epoch, const uint8_t *p, size_t len)
@@ -409,6 +469,8 @@ bool nic_message(struct daemon *d, enum peer_type type, uint64_t epoch, const ui
 		from_svm(n, epoch, p, len);
 	else if (type == PEER_INPUT)
 		input(n, id & ((1ull << 56) - 1), p, len);
+	else if (type == PEER_TRANSLATIONS)
+		return base_piece(n, epoch, p, len);
 	else
 		pvm_syn(n, epoch, p, len);
 	return true;
@@ -420,6 +482,8 @@ void nic_apply(struct daemon *d, const uint8_t nonce[AGENT_NONCE], uint64_t epoc
 {
 	for_each_nic(d->nics, n) {
 		n->deaf = n->log_only = true;
+		if (n->base_epoch == epoch)
+			tr_base_adopt(n->tr);
 		expect_marker(n, nonce, epoch);
 	}
 }
@@ -437,7 +501,7 @@ static void replay_one(void *arg, uint64_t number, uint64_t when_us, const uint8
 		if ((number & ~SYN_FLAG) >= r->epoch)
 			tr_pvm_syn(r->n->tr, frame, len, when_us);
 	} else if (number > r->last_read) {
-		survivor_input(r->n, frame, len, when_us);
+		give_translated(r->n, frame, len, when_us);
 	}
 }
 
@@ -446,9 +510,7 @@ void nic_applied(struct daemon *d, uint64_t epoch, const uint64_t last_read[AGEN
 	for_each_nic(d->nics, n) {
 		struct replay r = { n, epoch, last_read[n->number] };
 
-		/* the marker is there by now, if it has not been read yet */
-		while (n->marker_due && vmtap_receive(&n->vm, vm_frame, n))
-			;
+		read_to_marker(n);
 		/* in order: what has come since the marker is in the log as well, and only there */
 		framelog_each(&n->input, replay_one, &r);
 		n->log_only = false;
@@ -474,7 +536,8 @@ static void take_over(struct nic *n, uint64_t lost_at_us)
 {
 	struct resend r = { .n = n };
 
-	n->mode = NIC_SURVIVOR;
+	n->mode = NIC_PRIMARY;
+	n->translates = true;
 	n->marker_due = n->deaf = n->log_only = false;
 	tr_failover(n->tr, TIMESTAMP_BUMP_MS);
 	r.since_us = lost_at_us > RESEND_BEFORE_US ? lost_at_us - RESEND_BEFORE_US : 0;

@@ -11,7 +11,7 @@
 #include "daemon/tap.h"
 #include "net/nudge.h"
 
-enum nic_mode { NIC_IDLE, NIC_PRIMARY, NIC_GIVEN_UP, NIC_SECONDARY, NIC_SURVIVOR };
+enum nic_mode { NIC_IDLE, NIC_PRIMARY, NIC_GIVEN_UP, NIC_SECONDARY };
 
 struct nic {
 	struct daemon *d;
@@ -24,6 +24,9 @@ struct nic {
 	uint64_t given;             /* frames, to this VM: the number of the last one */
 	struct cm *cm;
 	struct tr *tr;
+	bool translates;            /* primary: some clients know the VM by the numbers of another */
+	bool base_anew, base_sent;  /* primary: the secondary has no base yet; it has that of this boundary */
+	uint64_t base_epoch;        /* secondary: of the base that came last */
 	uint8_t nonce[AGENT_NONCE];
 	bool marker_due;
 	uint64_t marker_epoch;

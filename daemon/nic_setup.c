@@ -74,7 +74,7 @@ void nic_follow(struct nic *n)
 {
 	bool csum, tso;
 
-	if (n->vm.sock < 0 || (n->mode != NIC_PRIMARY && n->mode != NIC_SURVIVOR))
+	if (n->vm.sock < 0 || n->mode != NIC_PRIMARY)
 		return;
 	vmtap_offloads(&n->vm, &csum, &tso);
 	if (csum == n->csum && tso == n->tso)
@@ -173,6 +173,7 @@ static int prepare_one(struct nic *n)
 		return r;
 	}
 	n->given = 0;
+	n->translates = false;
 	n->mode = daemon_is_primary(n->d) ? NIC_PRIMARY : NIC_SECONDARY;
 	n->deaf = n->log_only = n->mode == NIC_SECONDARY; /* until the first checkpoint */
 	n->vm_watch = watch_new(&n->d->loop, n->vm.sock, UV_READABLE, nic_on_vm, n);

@@ -114,7 +114,8 @@ static bool secondary_message(struct daemon *d, unsigned int type, uint64_t epoc
 {
 	switch (type) {
 	case PEER_INPUT:
-	case PEER_PVM_SYN: return nic_message(d, type, epoch, p, n);
+	case PEER_PVM_SYN:
+	case PEER_TRANSLATIONS: return nic_message(d, type, epoch, p, n);
 	case PEER_BOUNDARY: return checkpoint_boundary(d, epoch, p, n);
 	case PEER_SYNCED:
 		daemon_event(d, (struct core_event){ .type = CORE_EV_DISK_SYNCED, .epoch = epoch });

@@ -20,7 +20,7 @@
 #include "disk/lineage.h"
 
 #define PEER_MAGIC 0x434f4c4fu
-#define PEER_VERSION 2
+#define PEER_VERSION 3
 #define PEER_MAX_DISKS 8
 
 enum peer_channel { PEER_CONTROL, PEER_BULK, PEER_DISK, PEER_SEED, PEER_NCHANNELS };
@@ -90,6 +90,9 @@ enum peer_type {
 	PEER_GUEST_OFF,     /* to secondary: the guest is off, end */
 	PEER_SYNCED,        /* to secondary: disks are alike, seeding begins; epoch: the generation */
 	PEER_GOODBYE,       /* to primary: the secondary ends; payload: text */
+	/* to secondary, of each NIC, before BOUNDARY and with its epoch: u64 as above, number 0; piece of the base of
+	 * its translator (net/net.h), the last one says so */
+	PEER_TRANSLATIONS,
 };
 
 struct peer_header {

@@ -213,14 +213,14 @@ typedef void cm_capture_fn(void *opaque, const struct cm_report *r, bool svm, ui
 void cm_set_capture(struct cm *cm, cm_capture_fn *fn, void *opaque);
 
 /*
- * Translator, on the secondary. A connection opened since the last checkpoint has another ISN and another
+ * Translator, on the secondary, and on a survivor for good. A connection opened since the last checkpoint has another ISN and another
  * timestamp clock on the SVM, and, where the guest is the client, another source port. Frames of the SVM
  * are rewritten to the PVM's numbers, frames of the client to the SVM's; checksums are adjusted. A connection
  * that is not in its table is older than the checkpoint: both VMs name and count it alike. Frames are
  * rewritten in place.
  *
  * Memory: 192 bytes per connection, as they come, and at most 64 bytes per max_flows and 1.6 MiB of SYNs that
- * wait. Time per frame does not grow with the number of connections.
+ * wait; 2 * TR_BASE_ENTRY_BYTES per connection of the base, rounded up to a power of two. Time per frame does not grow with the number of connections.
  */
 struct tr_config {
 	size_t max_flows;   /* 0: 131072 */
@@ -251,12 +251,34 @@ void tr_pvm_syn(struct tr *tr, const uint8_t *frame, size_t len, uint64_t now_us
  * kept and comes through from_svm later (false). */
 bool tr_to_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now_us);
 bool tr_from_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now_us);
-/* The SVM is a copy of the PVM again: forget all. What tr_pvm_syn() told since the boundary has to be told
- * again. */
+/* The SVM is a copy of the PVM again: forget all but the base. What tr_pvm_syn() told since the boundary has to be
+ * told again. */
 void tr_reset(struct tr *tr);
 /* The SVM serves from now on: its timestamps must not run behind what the clients saw, and its new
  * connections must not collide on the LAN with translated ones. SYNs that wait leave through from_svm. */
 void tr_failover(struct tr *tr, uint32_t bump_ms);
 void tr_get_stats(const struct tr *tr, struct tr_stats *out);
+
+/*
+ * The base of the secondary's translator, where the primary is a survivor, or the secondary of another primary
+ * that was one: connections whose numbers are the LAN's only behind the primary's translator, too. The
+ * primary saves its translator's table at each boundary, when its guest stands still; the secondary takes it
+ * from then on for the table that the checkpoint of this boundary begins with.
+ */
+#define TR_PIECE_MAX 65536u
+#define TR_BASE_ENTRY_BYTES 76u
+typedef bool tr_piece_fn(void *opaque, const uint8_t *piece, size_t len);
+/* Primary: calls fn for each piece, in order, or, if nothing has changed since this was last done, and not
+ * `anew`, for one that says so. false: fn has said false, the table is not all sent. */
+bool tr_save(struct tr *tr, bool anew, uint64_t now_us, tr_piece_fn *fn, void *opaque);
+/* Secondary: a piece. Of more entries than max_flows the rest is left out (tr_stats.full). -EINVAL: it makes no
+ * sense; -ENOMEM. */
+int tr_base_add(struct tr *tr, const uint8_t *piece, size_t len);
+/* all pieces of a table are there */
+bool tr_base_known(const struct tr *tr);
+/* tr_reset() goes back to the table that was added last, if it is complete */
+void tr_base_adopt(struct tr *tr);
+/* The next table is another primary's. What was adopted stays. */
+void tr_base_forget(struct tr *tr);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * tr_priv.h - shared by the files of the translator: translate.c, tr_table.c, tr_pair.c, tr_icmp.c
+ * tr_priv.h - shared by the files of the translator: translate.c, tr_table.c, tr_pair.c, tr_icmp.c,
+ * tr_base.c
  */
 #ifndef COLO_NET_TR_PRIV_H
 #define COLO_NET_TR_PRIV_H
@@ -64,6 +65,14 @@ struct tr_list {
 	struct tr_entry *head, *tail;
 };
 
+/* see tr_base.c */
+struct tr_base {
+	uint8_t *data; /* checked */
+	size_t n, room;
+	uint32_t bump;
+	bool begun, complete;
+};
+
 struct tr {
 	struct tr_ops ops;
 	void *opaque;
@@ -71,6 +80,8 @@ struct tr {
 	uint64_t seed;
 	uint32_t bump;
 	bool failed_over;
+	uint64_t version, saved; /* of the table: now, and as it was saved last */
+	struct tr_base base, next; /* what a reset goes back to; what is received */
 	/* tr_table.c */
 	size_t n, max;
 	uint32_t mask;
@@ -98,6 +109,13 @@ static inline enum tr_side tr_other(enum tr_side side)
 	return side == TR_PVM ? TR_SVM : TR_PVM;
 }
 
+/* a log may be replayed with the times of then */
+static inline void tr_set_now(struct tr *tr, uint64_t now)
+{
+	if (now > tr->now)
+		tr->now = now;
+}
+
 /* tr_table.c: -ENOMEM */
 int tr_table_init(struct tr *tr, size_t max);
 void tr_table_free(struct tr *tr);
@@ -110,6 +128,8 @@ struct tr_entry *tr_find(const struct tr *tr, const struct tr_key *key, enum tr_
  * memory. */
 struct tr_entry *tr_add(struct tr *tr, const struct tr_key *key);
 void tr_del(struct tr *tr, struct tr_entry *e);
+/* what nothing more is expected of goes, `most` entries at most */
+void tr_expire(struct tr *tr, uint32_t most);
 void tr_link(struct tr *tr, struct tr_entry *e, enum tr_side side, uint16_t port);
 /* That VM uses the port for something else: the entry loses this name, without any it goes (unless it is
  * still to be paired). */
@@ -132,6 +152,10 @@ bool tr_queue(struct tr *tr, struct tr_entry *e, const struct frame *f);
 void tr_unqueue(struct tr *tr, struct tr_entry *e);
 /* moves the copy that waits to tr->scratch; 0: there is none */
 uint32_t tr_take_syn(struct tr *tr, struct tr_entry *e);
+
+/* tr_base.c: of an empty table: fill it with the base */
+void tr_base_load(struct tr *tr);
+void tr_base_free(struct tr *tr);
 
 /* tr_icmp.c: the TCP header that an ICMP error quotes. false: it cannot be translated */
 bool tr_icmp(const struct tr *tr, uint8_t *frame, const struct frame *f, enum tr_side from);

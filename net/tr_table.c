@@ -6,7 +6,8 @@
  * may be another in the SVM. Each side has a hash table of its own; the hash is seeded, since peers choose
  * addresses. An entry is on one list, that of its class. Making room takes, oldest first, one that is over,
  * else one that is young: those of a SYN flood, never an open one. What is over for CLOSED_US without
- * having been used goes by itself when others come.
+ * having been used goes by itself when others come, or when the table is saved; after a failover, when no
+ * checkpoint empties the table any more, also what has been young for so long.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -129,6 +130,7 @@ static void enter_class(struct tr *tr, struct tr_entry *e, enum tr_class class)
 void tr_set_class(struct tr *tr, struct tr_entry *e, enum tr_class class)
 {
 	e->used = tr->now;
+	tr->version += e->class != class;
 	leave_class(tr, e);
 	enter_class(tr, e, class);
 }
@@ -150,15 +152,22 @@ static bool grow(struct tr *tr)
 	return true;
 }
 
-static void expire(struct tr *tr)
+static uint32_t expire_class(struct tr *tr, enum tr_class class, uint32_t most)
 {
-	for (int i = 0; i < 2; i++) {
-		struct tr_entry *e = tr->class[TR_OVER].head;
+	struct tr_entry *e;
 
-		if (!e || tr->now - e->used < CLOSED_US)
-			return;
+	while (most && (e = tr->class[class].head) && tr->now - e->used >= CLOSED_US) {
 		tr_del(tr, e);
+		most--;
 	}
+	return most;
+}
+
+void tr_expire(struct tr *tr, uint32_t most)
+{
+	most = expire_class(tr, TR_OVER, most);
+	if (tr->failed_over)
+		expire_class(tr, TR_YOUNG, most);
 }
 
 static bool make_room(struct tr *tr)
@@ -181,7 +190,7 @@ struct tr_entry *tr_add(struct tr *tr, const struct tr_key *key)
 {
 	struct tr_entry *e;
 
-	expire(tr);
+	tr_expire(tr, 2);
 	if (!make_room(tr) || (!tr->free && !grow(tr)))
 		return NULL;
 	e = tr->free;
@@ -192,6 +201,7 @@ struct tr_entry *tr_add(struct tr *tr, const struct tr_key *key)
 	e->used = tr->now;
 	enter_class(tr, e, TR_YOUNG);
 	tr->n++;
+	tr->version++;
 	return e;
 }
 
@@ -226,6 +236,7 @@ void tr_del(struct tr *tr, struct tr_entry *e)
 	e->chain[0] = tr->free;
 	tr->free = e;
 	tr->n--;
+	tr->version++;
 }
 
 void tr_unlink(struct tr *tr, struct tr_entry *e, enum tr_side side)

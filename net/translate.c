@@ -13,6 +13,12 @@
  *
  * What has no entry is older than the checkpoint: both VMs name and count it alike.
  *
+ * "PVM" stands for the LAN's names and numbers. They are the PVM's own unless its host has survived a failover
+ * itself: then its guest is behind a translator as well, which rewrites before the comparing module sees a
+ * frame, and in whose terms the PVM's SYNs come here. What that translator has at a checkpoint is the base:
+ * the checkpoint makes the SVM a copy of that guest, so a reset goes back to the base, not to an empty
+ * table (tr_base.c), and only what is neither in the base nor opened since is named and counted alike.
+ *
  * Guest as server. The port is the same; SYN-ACKs belong together if they acknowledge the same ISN.
  *	PVM's only   the SVM has not answered yet: a client's ACK means nothing to it and is dropped (SYN and
  *	             RST pass)
@@ -53,7 +59,8 @@
  * The SVM's timestamps of connections opened before the checkpoint count as the PVM's did, but
  * the SVM's clock may run behind what clients saw last: all tsval get `bump` from then on, and echoes
  * lose it. An echo of a timestamp that the PVM sent loses it as well, which makes the guest measure one
- * round trip that is too long by `bump`; it cannot be told apart and does no harm.
+ * round trip that is too long by `bump`; it cannot be told apart and does no harm. The bump is part of the
+ * base, and grows with each failover; dts are relative to it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -86,6 +93,7 @@ void tr_free(struct tr *tr)
 		return;
 	tr_table_free(tr);
 	tr_pair_free(tr);
+	tr_base_free(tr);
 	free(tr);
 }
 
@@ -104,6 +112,7 @@ static void for_each(struct tr *tr, void (*fn)(struct tr *tr, struct tr_entry *e
 void tr_reset(struct tr *tr)
 {
 	for_each(tr, tr_del);
+	tr_base_load(tr);
 }
 
 void tr_get_stats(const struct tr *tr, struct tr_stats *out)
@@ -114,13 +123,6 @@ void tr_get_stats(const struct tr *tr, struct tr_stats *out)
 		.waiting_syns = tr->waiting,
 		.full = tr->full,
 	};
-}
-
-/* a log may be replayed with the times of then */
-static void set_now(struct tr *tr, uint64_t now)
-{
-	if (now > tr->now)
-		tr->now = now;
 }
 
 /* --- rewriting --- */
@@ -182,7 +184,7 @@ static void know(struct tr *tr, struct tr_entry *e, enum tr_side side, const str
 {
 	e->known[side] = true;
 	e->isn[side] = f->seq;
-	e->ts[side] = f->ts ? frame_be32(f->data + f->ts) : 0;
+	e->ts[side] = f->ts ? frame_be32(f->data + f->ts) + (side == TR_SVM ? tr->bump : 0) : 0;
 	tr_link(tr, e, side, f->sport);
 	if (!e->known[tr_other(side)])
 		return;
@@ -265,7 +267,7 @@ void tr_pvm_syn(struct tr *tr, const uint8_t *frame, size_t len, uint64_t now)
 	struct tr_key key;
 	struct frame f;
 
-	set_now(tr, now);
+	tr_set_now(tr, now);
 	if (tr->failed_over || frame_parse(&f, frame, len) != FRAME_TCP || !(f.flags & TCP_SYN))
 		return;
 	tr_key_from_guest(tr, &key, &f);
@@ -285,6 +287,7 @@ static struct tr_entry *alone_syn(struct tr *tr, const struct tr_key *key, const
 		return e;
 	if (e)
 		tr_del(tr, e);
+	tr_expire(tr, 2);
 	if (!tr_follow(tr, key, TR_SVM, &port, CHAIN_GUEST))
 		return NULL;
 	*same = port == key->port;
@@ -311,20 +314,28 @@ static void note_fins(struct tr *tr, struct tr_entry *e)
 		end(tr, e); /* again: last used now */
 }
 
+static void note_flag(struct tr *tr, bool *flag, bool value)
+{
+	tr->version += value && !*flag;
+	*flag |= value;
+}
+
 static void note_from_svm(struct tr *tr, struct tr_entry *e, const struct frame *f)
 {
 	if (f->flags & TCP_RST && e->class == TR_OPEN)
 		end(tr, e);
 	else if (!(f->flags & TCP_RST) && e->class == TR_OVER) /* it did not take the peer's RST */
 		tr_set_class(tr, e, TR_OPEN);
+	else if (!(f->flags & TCP_SYN) && e->class == TR_YOUNG) /* in use, if unacknowledged */
+		tr_set_class(tr, e, TR_YOUNG);
 	if (f->flags & TCP_FIN) {
-		e->has_guest_fin = true;
+		note_flag(tr, &e->has_guest_fin, true);
 		e->guest_fin = f->seq + f->body_len + 1;
 	}
 	if (f->flags & TCP_ACK) {
 		e->has_guest_ack = true;
 		e->guest_ack = f->ack;
-		e->peer_fin_acked |= e->has_peer_fin && f->ack == e->peer_fin;
+		note_flag(tr, &e->peer_fin_acked, e->has_peer_fin && f->ack == e->peer_fin);
 	}
 	note_fins(tr, e);
 }
@@ -345,11 +356,11 @@ static void note_to_svm(struct tr *tr, struct tr_entry *e, const struct frame *f
 		return;
 	}
 	if (f->flags & TCP_FIN) {
-		e->has_peer_fin = true;
+		note_flag(tr, &e->has_peer_fin, true);
 		e->peer_fin = f->seq + f->body_len + 1;
 	}
 	if (f->flags & TCP_ACK) {
-		e->guest_fin_acked |= e->has_guest_fin && f->ack - e->dseq == e->guest_fin;
+		note_flag(tr, &e->guest_fin_acked, e->has_guest_fin && f->ack - e->dseq == e->guest_fin);
 		if (e->class == TR_YOUNG && f->ack - e->isn[TR_PVM] - 1 < FIRST_WINDOW)
 			tr_set_class(tr, e, TR_OPEN);
 	}
@@ -423,7 +434,7 @@ bool tr_from_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now)
 {
 	struct frame f;
 
-	set_now(tr, now);
+	tr_set_now(tr, now);
 	switch (frame_parse(&f, frame, len)) {
 	case FRAME_BAD:
 		return false;
@@ -503,7 +514,7 @@ bool tr_to_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now)
 {
 	struct frame f;
 
-	set_now(tr, now);
+	tr_set_now(tr, now);
 	switch (frame_parse(&f, frame, len)) {
 	case FRAME_BAD:
 		return false;
@@ -532,6 +543,7 @@ void tr_failover(struct tr *tr, uint32_t bump_ms)
 
 	tr->failed_over = true;
 	tr->bump += bump_ms;
+	tr->version++;
 	for_each(tr, forget_half);
 	while (tr->first_syn) {
 		e = tr->first_syn->e;
