@@ -203,7 +203,7 @@ static void on_marker(struct nic *n, uint64_t now)
 		cm_set_mode(n->cm, n->d->cfg->mode == MODE_CHECKPOINT ? CM_HOLD : CM_COMPARE, now);
 		cm_boundary(n->cm, n->epoch, now);
 	} else {
-		tr_reset(n->tr);
+		tr_reset(n->tr, now);
 		framelog_clear(&n->output);
 		n->deaf = false;
 	}

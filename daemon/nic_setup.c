@@ -61,6 +61,7 @@ static int open_one(struct daemon *d, struct nic *n, unsigned int number)
 	n->d = d;
 	n->number = number;
 	n->uplink = n->vm.sock = n->vm.tap = -1;
+	n->base_anew = true;
 	announce_init(&n->who, d->cfg->nic[number].mac_bytes);
 	r = open_uplink(n);
 	r = r < 0 ? r : make_modules(n);

@@ -253,7 +253,7 @@ bool tr_to_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now_us);
 bool tr_from_svm(struct tr *tr, uint8_t *frame, size_t len, uint64_t now_us);
 /* The SVM is a copy of the PVM again: forget all but the base. What tr_pvm_syn() told since the boundary has to be
  * told again. */
-void tr_reset(struct tr *tr);
+void tr_reset(struct tr *tr, uint64_t now_us);
 /* The SVM serves from now on: its timestamps must not run behind what the clients saw, and its new
  * connections must not collide on the LAN with translated ones. SYNs that wait leave through from_svm. */
 void tr_failover(struct tr *tr, uint32_t bump_ms);

@@ -109,8 +109,9 @@ static void for_each(struct tr *tr, void (*fn)(struct tr *tr, struct tr_entry *e
 	}
 }
 
-void tr_reset(struct tr *tr)
+void tr_reset(struct tr *tr, uint64_t now)
 {
+	tr_set_now(tr, now);
 	for_each(tr, tr_del);
 	tr_base_load(tr);
 }

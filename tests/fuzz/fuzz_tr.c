@@ -85,7 +85,7 @@ static void run(uint8_t op, uint8_t a, uint8_t b, uint8_t c)
 			tr_failover(tr, a);
 			worn = true;
 		} else if (c > 200) {
-			tr_reset(tr);
+			tr_reset(tr, now);
 		} else {
 			now += (uint64_t)a << (c % 20);
 		}
@@ -106,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		run(data[i], data[i + 1], data[i + 2], data[i + 3]);
 	tr_get_stats(tr, &st);
 	CHECK(st.entries <= 8 && st.waiting_syns <= st.entries);
-	tr_reset(tr);
+	tr_reset(tr, now);
 	if (worn) {
 		tr_free(tr);
 		tr = NULL;

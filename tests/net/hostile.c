@@ -87,7 +87,7 @@ static void control(struct state *s, uint8_t what)
 	case 0: cm_boundary(s->cm, ++s->epoch, s->now); break;
 	case 1: cm_held(s->cm, s->epoch, s->now); break;
 	case 2: cm_svm_runs(s->cm, s->now); break;
-	case 3: tr_reset(s->tr); break;
+	case 3: tr_reset(s->tr, s->now); break;
 	case 4: cm_set_mode(s->cm, (enum cm_mode)(what / 8 % 3), s->now); break;
 	case 5: cm_start_epoch(s->cm, s->epoch = what / 8, s->now); break;
 	case 6: cm_held(s->cm, s->epoch + 1, s->now); break;
@@ -262,7 +262,7 @@ void hostile_run(const uint8_t *in, size_t len)
 	all_leaves(&s);
 	nudge_free(s.nudge);
 	cm_free(s.cm);
-	tr_reset(s.tr);
+	tr_reset(s.tr, s.now);
 	if (s.worn)
 		tr_free(s.tr);
 }

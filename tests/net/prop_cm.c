@@ -400,7 +400,7 @@ static void boundary(void)
 		conns[i].wrong = NEVER;
 	}
 	bed.wants = 0;
-	tr_reset(tr);
+	tr_reset(tr, 1);
 }
 
 static void held(void)

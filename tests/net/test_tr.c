@@ -185,7 +185,7 @@ static void test_reset(void)
 {
 	begin();
 	connect_server(false);
-	tr_reset(tr);
+	tr_reset(tr, 1);
 	CHECK(stats().entries == 0);
 	CHECK(from_svm(spec(false, F_ACK, 43, 1, 1000, 9)) && result(false).seq == 43);
 	tr_free(tr);
@@ -274,7 +274,7 @@ static void test_full(void)
 	CHECK(stats().full == 2 && stats().entries == 100);
 	for (uint16_t i = 0; i < 100; i++)
 		CHECK(is_translated(i));
-	tr_reset(tr);
+	tr_reset(tr, 1);
 	open_port(500);
 	tr_free(tr);
 }
@@ -370,7 +370,7 @@ static void test_round_trip(uint64_t seed)
 		CHECK(out.ack == s + d && (x.tsecr == 0 || out.tsecr == x.tsval));
 		CHECK(out.nsack == x.nsack && (!x.nsack || out.sack[1] == s + d));
 		CHECK(out.len == x.len && memcmp(out.data, data, x.len) == 0);
-		tr_reset(tr);
+		tr_reset(tr, 1);
 	}
 	tr_free(tr);
 }

@@ -164,7 +164,7 @@ static void test_given_up_keeps_order(void)
 	CHECK(!svm_syn(50000, 700)); /* the first: nothing can come of it */
 	CHECK(svm_syn(50000, 800) && result(false).seq == 200);
 	CHECK(is_pair(40000, 200, 50000, 800) && stats().entries == 1);
-	tr_reset(tr);
+	tr_reset(tr, now);
 	CHECK(!svm_syn(50000, 700) && !svm_syn(50000, 800));
 	pvm_syn(40000, 100);
 	CHECK(take_waited() == 1 && waited[0].seq == 100); /* the PVM's may leave */
@@ -185,7 +185,7 @@ static void test_left_over(void)
 	pvm_syn(40001, 101);
 	CHECK(take_waited() == 1 && is_pair(40001, 101, 50001, 701));
 	CHECK(!svm_syn(50000, 700) && stats().waiting_syns == 0);
-	tr_reset(tr);
+	tr_reset(tr, now);
 	pvm_syn(40000, 100);
 	now += 3 * SECOND;
 	pvm_syn(40001, 101);
@@ -216,16 +216,16 @@ static void test_old_syn(void)
 	CHECK(!svm_syn(40000, 100) && !svm_syn(50001, 701));
 	pvm_syn(40001, 101); /* a new one of the PVM's may take it for its own */
 	CHECK(take_waited() == 1);
-	tr_reset(tr);
+	tr_reset(tr, now);
 	CHECK(!svm_syn(50001, 701) && !svm_syn(40000, 100));
 	pvm_syn(40000, 100); /* not in order, but the same */
 	CHECK(take_waited() == 1 && waited[0].gport == 40000 && waited[0].seq == 100);
 	CHECK(is_pair(40000, 100, 40000, 100));
-	tr_reset(tr);
+	tr_reset(tr, now);
 	pvm_syn(50001, 701);
 	pvm_syn(40000, 100);
 	CHECK(svm_syn(40000, 100) && result(false).gport == 40000);
-	tr_reset(tr);
+	tr_reset(tr, now);
 	for (int svms = 0; svms < 2; svms++) { /* answered before the other has repeated it */
 		if (svms)
 			CHECK(!svm_syn(40000, 100));
@@ -264,7 +264,7 @@ static void test_waiting_is_bounded(void)
 			CHECK(!svm_syn((uint16_t)(1 + i), i));
 		CHECK(stats().waiting_syns == 1024 && stats().entries == 1024 && stats().full == 1500 - 1024);
 		if (round)
-			tr_reset(tr);
+			tr_reset(tr, now);
 		CHECK(stats().waiting_syns == (round ? 0 : 1024));
 		for (uint16_t i = 0; i < 1100; i++)
 			pvm_syn((uint16_t)(2000 + i), i);
