@@ -5,9 +5,9 @@ import os
 import re
 import sys
 
-from . import verbs
+from . import slow, verbs
 from .errors import LabError
-from .net import LINKS
+from .net import LINKS, ONE_WAY
 from .state import GUEST_HOSTS, HOSTS, Lab
 
 DESCRIPTION = """A test bed on one machine: hosts a and b, a client and an arbiter, each a network
@@ -27,7 +27,7 @@ def _any_host(parser):
 
 
 def _link(parser):
-    parser.add_argument("link", choices=LINKS)
+    parser.add_argument("link", choices=(*LINKS, *ONE_WAY))
 
 
 def _memory(text):
@@ -102,6 +102,26 @@ def _failpoint(parser):
     parser.add_argument("--ms", metavar="MS", type=_count, default=1000, help="how long to sleep (default: 1000)")
 
 
+def _rate(text):
+    try:
+        return slow.parse_rate(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"as 1mbit or 500kbit: {err}") from err
+
+
+def _share(text):
+    if not re.fullmatch(r"[0-9.]+%?", text) or not 0 <= float(text.rstrip("%")) < 100:
+        raise argparse.ArgumentTypeError("percent, as 2 or 0.5%%")
+    return float(text.rstrip("%")) / 100
+
+
+def _slow(parser):
+    parser.add_argument("off", nargs="?", choices=("off",), help="as it was made")
+    parser.add_argument("--delay", metavar="MS", type=float, default=0, help="each way")
+    parser.add_argument("--rate", metavar="RATE", type=_rate, default=0, help="each way, as 1mbit (default: no limit)")
+    parser.add_argument("--loss", metavar="PERCENT", type=_share, default=0, help="of the frames")
+
+
 def _nothing(_parser):
     pass
 
@@ -125,6 +145,7 @@ VERBS = {
     "watch": (verbs.do_watch, _nothing, "follow which host serves, as the LAN sees it"),
     "cut": (verbs.do_cut, _link, "cut a link"),
     "heal": (verbs.do_heal, _link, "heal it"),
+    "slow": (verbs.do_slow, _slow, "make the replication link slow, far or lossy; `slow off` ends that"),
     "down": (verbs.do_down, _nothing, "stop and remove everything"),
 }
 

@@ -4,7 +4,7 @@ The networks of a lab.
 
 	client --- [lan: bridge sw0] --- a: lan0 in bridge br0 (the guest's TAP is attached to br0)
 	arbiter --/                \\--- b: lan0 in bridge br0
-	a: repl0 ------------------------ b: repl0	(replication link)
+	a: repl0 --- [bridge rp0: repl-a, repl-b] --- b: repl0	(replication link; slow.py may stand in rp0's place)
 
 Each host is a network namespace, the switch is one of its own, so that nothing of it is seen outside.
 The client alone speaks IPv6, with a fixed address in the network of the test guests' own.
@@ -27,6 +27,10 @@ LINKS = {
     "lan-b": [(SWITCH, "port-b")],
     "arbiter": [(SWITCH, "port-arbiter")],
 }
+# one direction of a link only: the port where it leaves the switch
+ONE_WAY = {"replication-ab": "repl-b", "replication-ba": "repl-a"}
+REPLICATION_BRIDGE = "rp0"
+REPLICATION_PORTS = ("repl-a", "repl-b")
 NETNS_DIR = "/run/netns"
 
 
@@ -109,10 +113,12 @@ def create(lab, addresses):
             device = "br0"
         _batch(namespace, ["link set lan0 up", f"addr add {addresses[host]}/24 dev {device}"])
     _give_client_ipv6(lab.namespace("client"))
-    _batch(lab.namespace("a"), [f"link add repl0 type veth peer name repl0 netns "
-                                f"{lab.namespace('b')}"])
+    _make_bridge(lab.namespace(SWITCH), REPLICATION_BRIDGE)
     for host, address in REPLICATION.items():
+        _batch(lab.namespace(SWITCH), [f"link add repl-{host} type veth peer name repl0 netns {lab.namespace(host)}",
+                                       f"link set repl-{host} up"])
         _batch(lab.namespace(host), [f"addr add {address}/24 dev repl0", "link set repl0 up"])
+    join_replication(lab)
 
 
 def make_tap(lab, host):
@@ -128,12 +134,40 @@ def remove_tap(lab, host):
         _batch(lab.namespace(host), ["link del tap0"])
 
 
+def join_replication(lab):
+    """The two ends of the replication link meet in the bridge."""
+    _batch(lab.namespace(SWITCH), [f"link set {port} master {REPLICATION_BRIDGE}" for port in REPLICATION_PORTS])
+
+
+def set_segments(lab, large):
+    """May the hosts send TCP's large segments over the replication link, or one frame at a time?"""
+    for host in REPLICATION:
+        _batch(lab.namespace(host), [f"link set repl0 gso_max_segs {65535 if large else 1}"])
+
+
+def _set_port(lab, port, up):
+    """What leaves the switch by @port is lost (a queue of length 0), or not."""
+    rule = ["del"] if up else ["replace"]
+    tail = [] if up else ["pfifo", "limit", "0"]
+    try:
+        _run(["tc", "-n", lab.namespace(SWITCH), "qdisc", *rule, "dev", port, "root", *tail])
+    except LabError:
+        if not up:
+            raise   # to heal what is not cut is no error
+
+
 def set_link(lab, link, up):
-    """Cut or heal a link."""
+    """Cut or heal a link; to heal it heals each direction."""
+    if link in ONE_WAY:
+        _set_port(lab, ONE_WAY[link], up)
+        return
     if link not in LINKS:
-        raise LabError(f"no link '{link}': {', '.join(LINKS)}")
+        raise LabError(f"no link '{link}': {', '.join((*LINKS, *ONE_WAY))}")
     for host, device in LINKS[link]:
         _batch(lab.namespace(host), [f"link set {device} {'up' if up else 'down'}"])
+    if link == "replication" and up:
+        for port in ONE_WAY.values():
+            _set_port(lab, port, True)
 
 
 def set_host(lab, host, up):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 
 from . import guest, native, net, proc, protect, wait
@@ -10,7 +11,7 @@ from .errors import LabError
 from .state import GUEST_HOSTS, HOSTS, all_labs
 from .wait import say
 
-TOOLS = ["ip", "sysctl", "qemu-img", "cp"]
+TOOLS = ["ip", "tc", "sysctl", "qemu-img", "cp"]
 
 
 def _check_machine(options):
@@ -113,7 +114,7 @@ def do_up(lab, options):
 
 
 def _tear_down(lab):
-    for host in HOSTS:
+    for host in (*HOSTS, net.SWITCH):
         proc.kill_all(lab, host)
     net.remove(lab)
     proc.remove_cgroups(lab, HOSTS)
@@ -280,6 +281,39 @@ def do_cut(lab, options):
 def do_heal(lab, options):
     """Heal a link."""
     net.set_link(lab.require(), options.link, True)
+
+
+def _start_slow(lab, path):
+    environment = ["env", f"PYTHONPATH={guest.ROOT}/lab", "PYTHONDONTWRITEBYTECODE=1"]
+    log = os.path.join(lab.run_dir, "slow.log")
+    if os.path.exists(log):
+        os.unlink(log)
+    process = proc.start(lab, net.SWITCH, [*environment, sys.executable, "-m", "labkit.slow", net.REPLICATION_BRIDGE,
+                                           *net.REPLICATION_PORTS, path], log)
+    lab.data["slow"] = proc.record(process)
+    lab.save()
+    wait.until("a slow link", lambda: "took" in proc.tail(log, 1), 10)
+
+
+def do_slow(lab, options):
+    """Make the replication link slow, or as it was."""
+    lab.require().lock()
+    runs = proc.alive(lab.data.get("slow"))
+    if options.off:
+        proc.kill_recorded(lab.data.pop("slow", None))
+        lab.save()
+        net.join_replication(lab)
+        net.set_segments(lab, True)
+        return
+    path = os.path.join(lab.run_dir, "slow.json")
+    with open(f"{path}.new", "w", encoding="ascii") as file:
+        json.dump({"delay": options.delay / 1000, "rate": options.rate, "loss": options.loss}, file)
+    os.rename(f"{path}.new", path)
+    net.set_segments(lab, not (options.rate or options.loss))
+    if runs:
+        os.kill(lab.data["slow"]["pid"], signal.SIGHUP)
+    else:
+        _start_slow(lab, path)
 
 
 def do_wait(lab, options):

@@ -16,6 +16,15 @@ def say(text):
     print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
+def until(what, test, timeout):
+    """Wait until test() is true."""
+    deadline = time.monotonic() + timeout
+    while not test():
+        if time.monotonic() > deadline:
+            raise LabError(f"{what}: not there within {timeout} s")
+        time.sleep(POLL / 10)
+
+
 def _log_of(lab, host):
     if lab.data["mode"] in ("colo", "checkpoint"):
         return protect.log_path(lab, host)

@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(ROOT, "lab"))
 
-from labkit import cli, dhcp, net, proc, protect, state  # noqa: E402
+from labkit import cli, dhcp, net, proc, protect, slow, state  # noqa: E402
 from labkit.errors import LabError  # noqa: E402
 
 LAB = os.path.join(ROOT, "lab", "lab")
@@ -48,6 +48,61 @@ class Cpus(unittest.TestCase):
         self.check({4}, 1, False, {4}, {4})
         self.check({0, 1}, 2, False, {0, 1}, {0, 1})
         self.check({0, 1}, 1, True, {0, 1}, {0, 1})
+
+
+class SlowLine(unittest.TestCase):
+    """What lab/labkit/slow.py makes of a line, in invented time."""
+
+    def line(self, delay=0.0, rate=0, loss=0.0, chance=lambda: 0.5):
+        line = slow.Line(chance)
+        line.delay, line.rate, line.loss = delay, rate, loss
+        return line
+
+    @staticmethod
+    def frame(size, byte=b"x"):
+        return bytes(slow.VNET_HEADER) + byte * size
+
+    def test_delay(self):
+        line = self.line(delay=0.02)
+        line.put(self.frame(100), 5.0)
+        self.assertEqual((list(line.due(5.019)), line.next()), ([], 5.02))
+        self.assertEqual(list(line.due(5.021)), [self.frame(100)])
+        self.assertIsNone(line.next())
+
+    def test_rate_spaces_frames(self):
+        line = self.line(delay=0.5, rate=10000)
+        for i in range(3):
+            line.put(self.frame(1000, bytes([i])), 1.0)
+        self.assertEqual([round(when, 6) for when, _ in line.queue], [1.6, 1.7, 1.8])
+
+    def test_full_queue_loses(self):
+        line = self.line(rate=125000)
+        for _ in range(100):
+            line.put(self.frame(1000), 0.0)
+        self.assertEqual((len(line.queue), line.lost), (slow.QUEUE_LEAST // 1000, 100 - slow.QUEUE_LEAST // 1000))
+        line.put(self.frame(1000), 1.0)     # it has been sent by then
+        self.assertEqual(round(line.queue[-1][0], 6), 1.008)
+
+    def test_loss(self):
+        chances = iter([0.009, 0.011])
+        line = self.line(loss=0.01, chance=lambda: next(chances))
+        line.put(self.frame(1), 0.0)
+        line.put(self.frame(2), 0.0)
+        self.assertEqual((list(line.due(0.0)), line.lost), ([self.frame(2)], 1))
+
+    def test_order_stays_when_delay_shrinks(self):
+        line = self.line(delay=1.0)
+        line.put(self.frame(1), 0.0)
+        line.delay = 0.0
+        line.put(self.frame(2), 0.1)
+        self.assertEqual(list(line.due(1.0)), [self.frame(1), self.frame(2)])
+
+    def test_rates(self):
+        for text, want in ("1mbit", 125000), ("500k", 62500), ("2.5Gbit", 312500000), ("8000", 1000):
+            self.assertEqual(slow.parse_rate(text), want, text)
+        for text in "0", "1", "mbit", "-1m", "1x", "nan":
+            with self.assertRaises(ValueError, msg=text):
+                slow.parse_rate(text)
 
 
 class CommandLine(unittest.TestCase):
