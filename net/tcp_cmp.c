@@ -503,6 +503,13 @@ void tcp_from_pvm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_
 		note_pvm(fl, f);
 }
 
+/* Is a segment without payload a keep-alive, or a probe of a closed window? All others stand at the stream's end. */
+static bool is_probe(const struct flow *fl, const struct frame *f)
+{
+	return tcp_knows(fl, T_POS) && tcp_knows(fl, T_PEER_ACK) && seq_after(fl->tcp.peer_ack, f->seq) &&
+	       (!tcp_knows(fl, T_SYN) || !seq_after(fl->tcp.isn, f->seq));
+}
+
 void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_t now)
 {
 	bool rst = f->flags & TCP_RST, data = f->body_len || f->flags & TCP_FIN;
@@ -525,6 +532,8 @@ void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_
 		note_svm_urgent(fl, f);
 	if (!rst && data)
 		svm_data(cm, fl, f, f->seq);
+	else if (!rst && is_probe(fl, f))
+		tcp_ask_peer(cm, fl, f);
 	else if (!rst && f->flags & TCP_ACK)
 		tcp_forward_ack(cm, fl, f);
 	tcp_serve(cm, fl, now);

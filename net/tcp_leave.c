@@ -20,7 +20,8 @@
  * The other way round, an SVM may have missed an acknowledgement of the peer that the PVM has, and repeat what
  * both have said. The PVM says no more until the SVM does, so the peer would never acknowledge again. The
  * SVM's segment leaves without its payload: below what the peer expects, that is answered by an ACK
- * (RFC 9293, 3.10.7.4), which goes to both.
+ * (RFC 9293, 3.10.7.4), which goes to both. Likewise if the SVM has missed that the peer opened its window: what the
+ * PVM sends into it waits for the SVM, whose probes leave, so that the peer says again how large its window is.
  *
  * Window. The peer may send only what both VMs have room for: the right edge of what leaves is the lesser
  * of both, or, where the scale is unknown (the connection is older than its entry), the lesser number.

@@ -483,6 +483,28 @@ static void test_svm_missed_an_ack(void)
 	end();
 }
 
+/* The window that the peer opened is known to the PVM only: it goes on, and the SVM's probe must reach the peer. */
+static void test_svm_missed_an_open_window(void)
+{
+	begin();
+	connect_both();
+	pvm(1001, "answer", 5001);
+	svm(1001, "answer", 5001);
+	CHECK(bed_new(&bed) == 1);
+	peer_spec((struct tcp_spec){ .gport = G, .pport = P, .seq = 5001, .ack = 1007, .flags = F_ACK, .shut = true });
+	svm(1007, "", 5001); /* no probe */
+	CHECK(bed_new(&bed) == 0);
+	pvm(1007, "more", 5001);
+	svm(1006, "", 5001);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).seq == 1006 && bed_last(&bed, 0).len == 0);
+	CHECK(bed_last(&bed, 0).ack == 5001 && bed_last(&bed, 0).flags == F_ACK);
+	svm(999, "", 5001); /* of no connection that is known */
+	CHECK(bed_new(&bed) == 0);
+	svm(1007, "more", 5001);
+	CHECK(bed_new(&bed) == 1 && bed.wants == 0);
+	end();
+}
+
 int main(void)
 {
 	test_ack_is_clamped();
@@ -508,6 +530,7 @@ int main(void)
 	test_svm_acks_first();
 	test_ack_while_pending();
 	test_svm_missed_an_ack();
+	test_svm_missed_an_open_window();
 	puts("ok");
 	return 0;
 }
