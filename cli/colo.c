@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "arbiter/witness.h"
 #include "cli/ask.h"
 #include "cli/explain.h"
 #include "cli/run.h"
@@ -29,11 +30,12 @@ struct options {
 	unsigned long last;
 	bool json, verify, debug, repair, once;
 	struct run_options run;
+	struct witness_options witness;
 };
 
 struct command {
 	const char *name, *help;
-	int (*run)(const struct config *c, const struct options *o);
+	int (*run)(const struct config *c, const struct options *o); /* NULL: main() knows what to do */
 };
 
 static int simple(const struct config *c, json_t *request)
@@ -144,8 +146,17 @@ static const struct command commands[] = {
 	{ "failover", "on the secondary: take over and serve", do_failover },
 	{ "stop", "on the primary: end the VM on both hosts; on the secondary: end protection", do_stop },
 	{ "check", "read the configuration and say what is wrong with it", do_check },
+	{ "witness", "on a third machine, without CONFIG: say which host may serve", NULL },
 };
 #define NCOMMANDS (sizeof(commands) / sizeof(*commands))
+
+static int do_witness(const struct witness_options *o)
+{
+	if (o->listen && o->state)
+		return witness_run(o);
+	fprintf(stderr, "colo: witness needs --listen and --state\n");
+	return 2;
+}
 
 static void usage(FILE *f)
 {
@@ -166,6 +177,12 @@ static void usage(FILE *f)
 		"  --pcap FILE  explain: write the packets concerned to FILE, for Wireshark\n"
 		"  --verify     checkpoint: hash all RAM on both hosts (the guest stands still meanwhile)\n"
 		"  --debug      run: log each checkpoint\n"
+		"  --listen A   witness: at HOST:PORT\n"
+		"  --state DIR  witness: what it must not forget, on stable storage\n"
+		"  --new        witness: DIR may be empty: state begins there\n"
+		"  --tls HOW    witness: psk, x509 or off (needed unless it listens on loopback)\n"
+		"  --tls-dir D  witness: its keys\n"
+		"  --access F   witness: which keys may ask for which VMs\n"
 		"  --version    print the version\n"
 		"  --help       print this\n\n"
 		"CONFIG is one file for both hosts; see colo(5). Manual: colo(1).\n");
@@ -210,6 +227,9 @@ int main(int argc, char **argv)
 		{ "verify", no_argument, NULL, 'v' },     { "debug", no_argument, NULL, 'd' },
 		{ "role", required_argument, NULL, 'r' }, { "overwrite", no_argument, NULL, 'o' },
 		{ "repair", no_argument, NULL, 'R' },     { "once", no_argument, NULL, 'O' },
+		{ "listen", required_argument, NULL, 1 }, { "state", required_argument, NULL, 2 },
+		{ "tls", required_argument, NULL, 3 },    { "tls-dir", required_argument, NULL, 4 },
+		{ "access", required_argument, NULL, 5 }, { "new", no_argument, NULL, 6 },
 		{ "version", no_argument, NULL, 'V' },    { "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
@@ -237,11 +257,19 @@ int main(int argc, char **argv)
 		case 'o': o.run.overwrite = true; break;
 		case 'R': o.repair = true; break;
 		case 'O': o.once = true; break;
+		case 1: o.witness.listen = optarg; break;
+		case 2: o.witness.state = optarg; break;
+		case 3: o.witness.tls = optarg; break;
+		case 4: o.witness.tls_dir = optarg; break;
+		case 5: o.witness.access = optarg; break;
+		case 6: o.witness.fresh = true; break;
 		case 'V': printf("colo %s\n", COLO_VERSION); return 0;
 		case 'h': usage(stdout); return 0;
 		default: return 2;
 		}
 	}
+	if (argc - optind == 1 && !strcmp(argv[optind], "witness"))
+		return do_witness(&o.witness);
 	if (argc - optind != 2) {
 		usage(stderr);
 		return 2;
@@ -251,6 +279,10 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	command = find_command(argv[optind]);
+	if (command && !command->run) {
+		fprintf(stderr, "colo: %s takes no CONFIG\n", argv[optind]);
+		return 2;
+	}
 	if (!command) {
 		fprintf(stderr, "colo: unknown command '%s' (see colo --help)\n", argv[optind]);
 		return 2;

@@ -78,6 +78,13 @@ static const struct key keys[] = {
 	{ "disk", "journal", KEY_SIZE, FIELD(journal), 16 * MIB, 256 * GIB, "256M" },
 	{ "disk", "sync-rate", KEY_SIZE, FIELD(sync_rate), 0, 1024 * GIB, "0" },
 	{ "arbiter", "type", KEY_NAME, FIELD(arbiter), 0, 0, "none" },
+	{ "arbiter", "address", KEY_TEXT, FIELD(arbiter_address), 0, 0, "" },
+	{ "arbiter", "directory", KEY_TEXT, FIELD(arbiter_directory), 0, 0, "" },
+	{ "arbiter", "tls", KEY_NAME, FIELD(arbiter_tls), 0, 0, "" },
+	{ "arbiter", "tls-dir", KEY_TEXT, FIELD(arbiter_tls_dir), 0, 0, "" },
+	{ "arbiter", "username", KEY_NAME, FIELD(arbiter_username), 0, 0, "" },
+	{ "arbiter", "user", KEY_NAME, FIELD(arbiter_user), 0, 0, "" },
+	{ "arbiter", "password-file", KEY_TEXT, FIELD(arbiter_password), 0, 0, "" },
 };
 #define NKEYS (sizeof(keys) / sizeof(*keys))
 
@@ -526,6 +533,7 @@ static void check_disks(struct parser *p)
 static void check_whole(struct parser *p, const char *node)
 {
 	struct config *c = p->c;
+	char arbiter[400];
 	unsigned int i;
 
 	if (c->nhosts != 2) {
@@ -547,8 +555,8 @@ static void check_whole(struct parser *p, const char *node)
 	if (!strcmp(c->host[0].address, c->host[1].address) && c->host[0].port == c->host[1].port)
 		fail(p, "[host %s] address: the same as that of [host %s]", c->host[1].name,
 		     c->host[0].name);
-	if (strcmp(c->arbiter, "none"))
-		fail(p, "[arbiter] type: '%s' is not known; only 'none' is built so far", c->arbiter);
+	if (config_arbiter(c, NULL, arbiter, sizeof(arbiter)) < 0)
+		fail(p, "%s", arbiter);
 	check_nics(p);
 	if (c->wait_min_us > c->wait_max_us)
 		fail(p, "[protection] wait-min: longer than wait-max");

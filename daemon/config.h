@@ -73,6 +73,9 @@ struct config {
 	uint64_t sync_rate;          /* of each disk, bytes a second, 0: no limit */
 	/* [arbiter] */
 	char arbiter[CONFIG_NAME_MAX];
+	char arbiter_address[CONFIG_TEXT_MAX], arbiter_directory[CONFIG_PATH_MAX];
+	char arbiter_tls[CONFIG_NAME_MAX], arbiter_tls_dir[CONFIG_PATH_MAX], arbiter_username[CONFIG_NAME_MAX];
+	char arbiter_user[CONFIG_NAME_MAX], arbiter_password[CONFIG_PATH_MAX]; /* a file */
 
 	struct config_host host[2];
 	unsigned int nhosts;
@@ -105,5 +108,11 @@ static inline bool config_disk_writable(const struct config *c, unsigned int dis
 }
 /* Is this node the one that begins as primary? */
 bool config_is_primary(const struct config *c);
+
+/* --- config_arbiter.c: [arbiter] --- */
+
+struct arbiter_config;
+/* What the helper process needs. 0, or -EINVAL with "[arbiter] key: what is wrong". out: or NULL */
+int config_arbiter(const struct config *c, struct arbiter_config *out, char *error, size_t error_size);
 
 #endif
