@@ -133,6 +133,12 @@ static int do_explain(const struct config *c, const struct options *o)
 
 static int do_check(const struct config *c, const struct options *o)
 {
+	char error[400];
+
+	if (notify_check(c, error, sizeof(error)) < 0) {
+		fprintf(stderr, "colo: %s: %s\n", c->path, error);
+		return 1;
+	}
 	printf("%s: VM %s, this node is %s\n", c->path, c->name, config_local(c)->name);
 	return 0;
 }

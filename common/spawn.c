@@ -79,8 +79,14 @@ static int place_fds(const int *fds, int nfds, int out_fd, int error_fd)
 	return error_high;
 }
 
-static void run_child(char *const argv[], const int *fds, int nfds, int out_fd, int error_fd,
-		      pid_t parent, unsigned int flags)
+struct program {
+	char *const *argv, *const *envp;
+	const int *fds;
+	int nfds, out_fd;
+	unsigned int flags;
+};
+
+static void run_child(const struct program *p, int error_fd, pid_t parent)
 {
 	int null = open("/dev/null", O_RDONLY), r;
 	sigset_t none;
@@ -88,9 +94,9 @@ static void run_child(char *const argv[], const int *fds, int nfds, int out_fd, 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
-	if (flags & SPAWN_BATCH)
+	if (p->flags & SPAWN_BATCH)
 		sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 });
-	if (flags & SPAWN_OOM)
+	if (p->flags & SPAWN_OOM)
 		write_number(OOM_FILE, oom_score_before);
 	if (raised)
 		setpriority(PRIO_PROCESS, 0, 0);
@@ -100,10 +106,10 @@ static void run_child(char *const argv[], const int *fds, int nfds, int out_fd, 
 		_exit(127);
 	if (null >= 0)
 		dup2(null, 0);
-	r = place_fds(fds, nfds, out_fd, error_fd);
+	r = place_fds(p->fds, p->nfds, p->out_fd, error_fd);
 	if (r >= 0) {
 		error_fd = r;
-		execvp(argv[0], argv);
+		execvpe(p->argv[0], p->argv, p->envp);
 		r = -errno;
 	}
 	if (write(error_fd, &r, sizeof(r)) < 0)
@@ -111,21 +117,20 @@ static void run_child(char *const argv[], const int *fds, int nfds, int out_fd, 
 	_exit(127);
 }
 
-int spawn_child(struct child *c, char *const argv[], const int *fds, int nfds, int out_fd,
-		unsigned int flags)
+static int start(struct child *c, const struct program *program)
 {
 	pid_t parent = getpid();
 	int p[2], r = 0;
 	ssize_t n;
 
 	*c = (struct child){ .pidfd = -1 };
-	if (nfds > SPAWN_MAX_FDS)
+	if (program->nfds > SPAWN_MAX_FDS)
 		return -EINVAL;
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return -errno;
 	c->pid = fork();
 	if (c->pid == 0)
-		run_child(argv, fds, nfds, out_fd, p[1], parent, flags);
+		run_child(program, p[1], parent);
 	close(p[1]);
 	if (c->pid < 0) {
 		r = -errno;
@@ -148,6 +153,17 @@ int spawn_child(struct child *c, char *const argv[], const int *fds, int nfds, i
 	}
 	fcntl(c->pidfd, F_SETFD, FD_CLOEXEC);
 	return 0;
+}
+
+int spawn_child(struct child *c, char *const argv[], const int *fds, int nfds, int out_fd,
+		unsigned int flags)
+{
+	return start(c, &(struct program){ argv, environ, fds, nfds, out_fd, flags });
+}
+
+int spawn_child_env(struct child *c, char *const argv[], char *const envp[], int out_fd)
+{
+	return start(c, &(struct program){ argv, envp, NULL, 0, out_fd, SPAWN_OOM });
 }
 
 int spawn_reap(struct child *c, int *status)

@@ -27,6 +27,8 @@ void spawn_raise_priority(void);
  * thread ends. flags: SPAWN_*. 0 or -errno (also when exec failed). */
 int spawn_child(struct child *c, char *const argv[], const int *fds, int nfds, int out_fd,
 		unsigned int flags);
+/* The same with an environment of its own, for a program with no descriptors but its standard ones. */
+int spawn_child_env(struct child *c, char *const argv[], char *const envp[], int out_fd);
 /* Collects the ended child: exit status as of wait(2) in *status. 0, or -EAGAIN: still running. */
 int spawn_reap(struct child *c, int *status);
 /* SIGKILL and collect */

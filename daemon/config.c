@@ -77,6 +77,8 @@ static const struct key keys[] = {
 	{ "disk", "sector", KEY_SECTOR, FIELD(disk[0].sector), 0, 0, "512" },
 	{ "disk", "journal", KEY_SIZE, FIELD(journal), 16 * MIB, 256 * GIB, "256M" },
 	{ "disk", "sync-rate", KEY_SIZE, FIELD(sync_rate), 0, 1024 * GIB, "0" },
+	{ "notify", "command", KEY_TEXT, FIELD(notify), 0, 0, "" },
+	{ "notify", "limit", KEY_TIME, FIELD(notify_limit_us), 1000000, 3600000000, "30s" },
 	{ "arbiter", "type", KEY_NAME, FIELD(arbiter), 0, 0, "none" },
 	{ "arbiter", "address", KEY_TEXT, FIELD(arbiter_address), 0, 0, "" },
 	{ "arbiter", "directory", KEY_TEXT, FIELD(arbiter_directory), 0, 0, "" },

@@ -71,6 +71,9 @@ struct config {
 	unsigned int disks;
 	uint64_t cache_max, journal; /* of each disk, bytes */
 	uint64_t sync_rate;          /* of each disk, bytes a second, 0: no limit */
+	/* [notify] */
+	char notify[CONFIG_PATH_MAX];
+	uint64_t notify_limit_us;
 	/* [arbiter] */
 	char arbiter[CONFIG_NAME_MAX];
 	char arbiter_address[CONFIG_TEXT_MAX], arbiter_directory[CONFIG_PATH_MAX];

@@ -286,9 +286,8 @@ static void one_event(struct daemon *d, const struct core_event *e)
 	n = d->core.nact;
 	memcpy(actions, d->core.act, n * sizeof(*actions));
 	log_set_context(d->cfg->name, daemon_role_name(d), d->core.epoch);
-	/* why a start fails has been said, and is the last thing to be read */
-	if (d->core.state != before && (before != CORE_STARTING || d->core.state != CORE_FAILED))
-		log_info("state %s -> %s", core_state_name(before), core_state_name(d->core.state));
+	if (d->core.state != before)
+		notify_state(d, before);
 	faults_state(d, before);
 	watchdog_state(d);
 	for (i = 0; i < n; i++)
@@ -423,6 +422,7 @@ static int start(struct daemon *d)
 	int r = daemon_make_dir(daemon_state_dir(d), "state");
 
 	r = r < 0 ? r : daemon_make_dir(config_local(d->cfg)->data, "data");
+	r = r < 0 ? r : notify_start(d);
 	r = r < 0 ? r : control_start(d);
 	r = r < 0 ? r : transfer_init(d);
 	r = r < 0 ? r : nic_open(d);
@@ -453,6 +453,8 @@ static void note_last(struct daemon *d)
 
 static void stop(struct daemon *d)
 {
+	struct notify *notify = d->notify;
+
 	vm_kill(d);
 	note_last(d);
 	nic_close(d);
@@ -460,10 +462,12 @@ static void stop(struct daemon *d)
 	diskman_stop(d);
 	control_stop(d);
 	transfer_free(d);
+	notify_stop(d);
 	uv_walk(&d->loop, on_walk, NULL);
 	while (uv_run(&d->loop, UV_RUN_NOWAIT))
 		;
 	uv_loop_close(&d->loop);
+	notify_free(notify);
 }
 
 static void find_exe_dir(struct daemon *d)

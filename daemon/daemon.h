@@ -415,6 +415,16 @@ enum peer_status start_hello(struct daemon *d, bool undecided, const struct line
 void start_taken(struct daemon *d); /* undecided, dialled, and was taken as secondary */
 bool start_is_undecided(const struct daemon *d);
 
+/* --- notify.c: tell others what happens --- */
+
+struct notify;
+int notify_check(const struct config *c, char *error, size_t size); /* 0, or -EINVAL and why */
+int notify_start(struct daemon *d);
+void notify_state(struct daemon *d, enum core_state before); /* it has changed */
+void notify_alarm(struct daemon *d, const char *event, const char *text); /* alarm, mended */
+void notify_stop(struct daemon *d); /* waits for the last of them, at most 10 s; then, once the loop has ended: */
+void notify_free(struct notify *n);
+
 /* --- watchdog.c: signs of life for the supervisor --- */
 
 enum watchdog_sign {
@@ -455,6 +465,7 @@ struct daemon {
 	struct alarms alarms;
 	struct verify verify;
 	struct control *control;
+	struct notify *notify;
 	struct explain *explain;
 	uv_timer_t announce, linger, seed_poll, start_limit, follow, say, pet;
 	struct run_options options;

@@ -26,12 +26,15 @@ void faults_alarm(struct daemon *d, enum alarm a, const char *fmt, ...)
 	d->alarms.alarm[a].at_unix_ms = daemon_unix_ms();
 	memcpy(d->alarms.alarm[a].text, text, sizeof(text));
 	log_error("alarm: %s", text);
+	notify_alarm(d, "alarm", text);
 }
 
 void faults_mended(struct daemon *d, enum alarm a)
 {
-	if (d->alarms.alarm[a].at_unix_ms)
-		log_info("mended: %s", d->alarms.alarm[a].text);
+	if (!d->alarms.alarm[a].at_unix_ms)
+		return;
+	log_info("mended: %s", d->alarms.alarm[a].text);
+	notify_alarm(d, "mended", d->alarms.alarm[a].text);
 	d->alarms.alarm[a].at_unix_ms = 0;
 }
 
