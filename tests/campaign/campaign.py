@@ -10,6 +10,7 @@ from session import OTHER, Violation
 
 LINKS = ("replication", "lan-a", "lan-b", "arbiter")
 PROTECTED_LIMIT = 90
+STEADY = 1.0                    # protection that lasts so long is no state of before the fault
 HAND_AFTER = 4                  # seconds that a host may stand without any process before it is started by hand
 ANSWER_LIMIT = 30
 BOOT_LIMIT = 90
@@ -119,15 +120,17 @@ class Round:
     def recover(self):
         """Until the pair is protected; seconds that took."""
         self.undo()
-        begin, lonely = time.monotonic(), {}
-        while not self.session.is_protected():
+        begin, lonely, since = time.monotonic(), {}, None
+        while True:
             now = time.monotonic()
+            since = (since or now) if self.session.is_protected() else None
+            if since and now - since >= STEADY:
+                return since - begin
             if now - begin > PROTECTED_LIMIT:
                 raise Violation(f"not protected within {PROTECTED_LIMIT} s: {self.session.states()}")
             for host in OTHER:
                 self._mind(host, now, lonely)
             time.sleep(0.1)
-        return time.monotonic() - begin
 
     def _mind(self, host, now, lonely):
         """A host that nobody starts again would never come back: start it, and say so."""

@@ -12,6 +12,7 @@ import points
 SHORT = 0.3
 FIRE_LIMIT = 12
 TAKEOVER_LIMIT = 15
+NOTICE_LIMIT = 20
 
 
 # ---- hosts and processes ----
@@ -44,13 +45,22 @@ def frozen(r):
     time.sleep(r.rng.uniform(0.1, 3))
 
 
+def strike(r, host, what, signum):
+    """Send a signal to a program of a host, and wait until the pair has noticed."""
+    r.session.signal(host, what, signum)
+    try:
+        r.session.wait("notice", lambda: not r.session.is_protected(), NOTICE_LIMIT)
+    except AssertionError:
+        r.note("nobody noticed")
+
+
 def killer(what, signum):
     """Faults that send a signal to one program of the primary, and of the secondary."""
     def primary(r):
-        r.session.signal(r.primary, what, signum)
+        strike(r, r.primary, what, signum)
 
     def secondary(r):
-        r.session.signal(r.secondary, what, signum)
+        strike(r, r.secondary, what, signum)
     return primary, secondary
 
 

@@ -69,6 +69,7 @@ class Session(pairlab.Pair):
     """The pair under load."""
 
     def __enter__(self):
+        subprocess.run([pairlab.LAB, "down", "--name", self.name], timeout=60, check=True)  # what a crash left
         super().__enter__()
         try:
             self.labs = state.Lab(self.name)
@@ -111,7 +112,7 @@ class Session(pairlab.Pair):
 
     def primary(self):
         """The host that serves."""
-        found = [host for host, s in self.states().items() if s and s[0] == "primary"]
+        found = [host for host, s in self.states().items() if s and s[0] == "primary" and s[1] != "given-up"]
         if len(found) != 1:
             raise Violation(f"no primary, or two: {self.states()}")
         return found[0]
