@@ -36,6 +36,7 @@ enum agent_op {
 	AGENT_STOP,       /* stop the VM (no disk flush) */
 	AGENT_CONT,       /* run the VM */
 	AGENT_UNTRACK,    /* primary: stop tracking, for example before a new seeding */
+	AGENT_SERVE,      /* an SVM has taken over: what it writes is RAM for good, no APPLY comes any more */
 };
 
 /*

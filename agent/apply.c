@@ -41,7 +41,7 @@ void view_job(void *opaque)
 	if (job->ret < 0)
 		return;
 	ops.viewed = true;
-	ops.tracked = false;
+	ops.serves = false;
 }
 
 static int open_staged(struct job *job)
@@ -204,8 +204,8 @@ int apply_check(struct job *job)
 
 	if (!ops.viewed)
 		return agent_fail(&job->err, -EINVAL, "APPLY before VIEW");
-	if (ops.tracked)
-		return agent_fail(&job->err, -EBUSY, "APPLY: this VM was a primary since VIEW");
+	if (ops.serves)
+		return agent_fail(&job->err, -EBUSY, "APPLY: this VM serves since VIEW");
 	if (job->req->ran_at_ns < 0 || job->req->ran_at_ns > now_ns())
 		return agent_fail(&job->err, -EINVAL, "APPLY: the PVM ran on in the future");
 	if (!(flags & AGENT_F_LOAD) && (flags & AGENT_F_RUN))

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fold.h"
 #include "pagemap.h"
 
 #define LANES 8
@@ -101,6 +102,7 @@ int hash_ram(const struct ram *ram, uint64_t *hash, struct errtext *err)
 	uint64_t sum = 0;
 	int ret = 0;
 
+	fold_pause(); /* what the image holds, and what it does not, must not change between the two questions */
 	for (unsigned int i = 0; i < ram->n && ret == 0; i++) {
 		const struct ram_block *b = &ram->block[i];
 
@@ -111,6 +113,7 @@ int hash_ram(const struct ram *ram, uint64_t *hash, struct errtext *err)
 		else
 			sum += hash_range(b, i, 0, b->size);
 	}
+	fold_resume();
 	*hash = sum;
 	return ret;
 }

@@ -18,7 +18,7 @@ struct ops {
 	unsigned int disks;
 	struct ram ram;
 	bool viewed;
-	bool tracked; /* since the view was made: what is private is no longer known */
+	bool serves; /* since the view was made: what is private is RAM, and no longer to be dropped */
 	bool pinned;
 	void *stage;
 	uint64_t stage_size;

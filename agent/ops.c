@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fold.h"
 #include "jit.h"
 #include "job.h"
 #include "selftest.h"
@@ -156,7 +157,7 @@ static void setup(struct job *job, int fds[2])
 	}
 }
 
-/* --- TRACK, UNTRACK --- */
+/* --- TRACK, UNTRACK, SERVE --- */
 
 static void track(void *opaque)
 {
@@ -167,8 +168,17 @@ static void track(void *opaque)
 		job->ret = ops_pin_ram(true, &job->err);
 	if (job->ret < 0)
 		return;
-	ops.tracked = true;
+	ops.serves = true;
 	job->ret = track_start(&ops.ram, &job->err);
+}
+
+/* In the main loop, so that no APPLY is under way. */
+static void serve(void *opaque)
+{
+	struct job *job = opaque;
+
+	ops.serves = true;
+	job->ret = fold_start(&ops.ram, &job->err);
 }
 
 static void untrack(void *opaque)
@@ -247,6 +257,9 @@ static void dispatch(struct job *job, int fds[2])
 		break;
 	case AGENT_UNTRACK:
 		in_main_loop(job, untrack);
+		break;
+	case AGENT_SERVE:
+		in_main_loop(job, serve);
 		break;
 	case AGENT_CHECKPOINT:
 		checkpoint_checked(job);

@@ -122,9 +122,16 @@ uint64_t daemon_unix_ms(void)
 	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
 }
 
+static void on_agent_serves(struct daemon *d, const struct agent_reply *r)
+{
+	if (r->status)
+		log_warn("agent: %s: the guest's RAM may come to take up twice its size", r->error);
+}
+
 /* The VM runs here, on disks that say so after a crash, too: let it be heard. */
 static void serve_as_survivor(struct daemon *d)
 {
+	const struct agent_request serves = { .op = AGENT_SERVE };
 	struct failover_record *f = &d->failover;
 
 	FAILPOINT("take-over");
@@ -138,6 +145,8 @@ static void serve_as_survivor(struct daemon *d)
 	log_warn("this node serves now (%s; noticed after %llu ms, serving after %llu ms)",
 		 core_loss_name(f->cause), (unsigned long long)f->detect_us / 1000,
 		 (unsigned long long)f->total_us / 1000);
+	if (agentlink_request(d, &serves, on_agent_serves) < 0)
+		log_warn("agent: it cannot be told that this VM serves");
 	d->announcements = 0;
 	uv_timer_start(&d->announce, on_announce, ANNOUNCE_MS, ANNOUNCE_MS);
 	/* a former primary that still lives forwards for a while what clients send to it */

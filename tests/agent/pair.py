@@ -28,6 +28,7 @@ class Pair:
         self.options = dict(machine=machine, kernel=kdir + "/vmlinuz", initrd=initrd, **options)
         self.agent_so = agent_so
         self.pvm = self.svm = None
+        self.ended = []
         self.epoch = 0
         self.pauses, self.applies = [], []
         self.map = None
@@ -46,10 +47,17 @@ class Pair:
         self.pvm.agent.hello()
         self.pvm.wait_console("READY")
 
+    def take_over(self):
+        """The PVM dies, the SVM serves for good."""
+        self.pvm.kill()
+        self.ended.append(self.pvm)
+        self.pvm, self.svm = self.svm, None
+        self.pvm.agent.ask(qemu.SERVE)
+
     def protect(self):
-        """From a booted guest to two VMs that run side by side."""
+        """From a guest that serves to two VMs that run side by side."""
         ours, theirs = socket.socketpair()
-        self.svm = qemu.VM("svm", self.dir.name, self.agent_so, incoming=theirs, **self.options)
+        self.svm = qemu.VM(f"svm{len(self.ended)}", self.dir.name, self.agent_so, incoming=theirs, **self.options)
         theirs.close()
         self.svm.agent.hello()
         qemu.seed(self.pvm, ours)

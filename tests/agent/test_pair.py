@@ -15,6 +15,8 @@ import pair as pairs  # noqa: E402
 import vm as qemu  # noqa: E402
 
 CLOCK_NS = 1_000_000
+RAM = 512 << 20
+SLACK = 16 << 20  # firmware, and what the guest wrote since the last look
 
 
 def check_checkpoints(p, n):
@@ -118,22 +120,41 @@ def check_clocks(p):
 
 def check_failover(p):
     """The PVM dies; the SVM goes on."""
-    p.pvm.kill()
-    before = p.svm.counted()
+    p.take_over()
+    before = p.pvm.counted()
     deadline = time.monotonic() + 20
-    while p.svm.counted() < before + 3:
+    while p.pvm.counted() < before + 3:
         assert time.monotonic() < deadline, "the SVM does not go on"
         time.sleep(0.05)
-    assert p.svm.nic.clocks(7), "the SVM does not answer on its NIC"
+    assert p.pvm.nic.clocks(7), "the SVM does not answer on its NIC"
+    for flags in (qemu.STAGED | qemu.LOAD | qemu.RUN, qemu.LOAD):
+        try:
+            p.pvm.agent.apply(flags)
+            raise AssertionError("a checkpoint was applied to a VM that serves")
+        except qemu.Failed as e:
+            assert e.status == -errno.EBUSY, e
+
+
+def check_return(p, n):
+    """What was an SVM is seeded from, tracked and harvested: RAM is equal, and does not come to exist twice."""
+    p.protect()
+    check_checkpoints(p, n)
+    deadline = time.monotonic() + 20
+    while (now := p.pvm.memory()) > RAM + SLACK:
+        assert time.monotonic() < deadline, f"{now >> 20} MiB of memory for {RAM >> 20} MiB of RAM"
+        p.checkpoint()
+        time.sleep(0.05)
+    print(f"{now >> 20} MiB of memory for {RAM >> 20} MiB of RAM that was a view")
+    check_checkpoints(p, n)
 
 
 def check_consoles(p):
-    for v in (p.pvm, p.svm):
+    for v in (*p.ended, p.pvm):
         text = v.console()
         for bad in ("CORRUPT", "BUG", "panic", "Oops", "stall"):
             lines = [l for l in text.splitlines() if bad in l]
             assert not lines, f"{v.name}: {lines[:3]}"
-    assert "clocksource tsc" in p.pvm.console(), "the guest's clock is not the TSC"
+    assert "clocksource tsc" in p.ended[0].console(), "the guest's clock is not the TSC"
 
 
 def main():
@@ -153,10 +174,13 @@ def main():
             check_ended(p)
             check_negative(p)
             check_clocks(p)
+            for _ in range(2):
+                check_failover(p)
+                check_return(p, n // 4)
             check_failover(p)
             check_consoles(p)
         except Exception:
-            for v in (p.pvm, p.svm):
+            for v in (*p.ended, p.pvm, p.svm):
                 if v:
                     print(f"--- {v.name}\n{v.console()[-1500:]}\n{open(v.errors).read()[-1500:]}")
             raise

@@ -11,7 +11,8 @@ import time
 
 import tap
 
-(HELLO, SETUP, SELFTEST, TRACK, CHECKPOINT, VIEW, APPLY, STOP, CONT, UNTRACK) = range(1, 11)
+(HELLO, SETUP, SELFTEST, TRACK, CHECKPOINT, VIEW, APPLY, STOP, CONT, UNTRACK,
+ SERVE) = range(1, 12)
 RUN, LOAD, HASH, STAGED = 1, 2, 4, 8
 PAGE = 4096
 REQUEST = struct.Struct("=IIQ16sq")
@@ -210,6 +211,22 @@ class VM:
             if time.monotonic() > end:
                 raise TimeoutError(f"{self.name}: no '{text}' on the console")
             time.sleep(0.05)
+
+    def memory(self):
+        """Bytes of guest RAM that there are: pages of images, and private ones."""
+        pid, total, block = self.process.pid, 0, False
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            path = f"/proc/{pid}/fd/{fd}"
+            # images are the memfds that are named as RAM blocks, and not colo's own
+            if os.readlink(path).startswith(("/memfd:pc.", "/memfd:/rom", "/memfd:vga")):
+                total += os.stat(path).st_blocks * 512
+        with open(f"/proc/{pid}/smaps") as maps:
+            for line in maps:
+                if "-" in line.split()[0]:
+                    block = "/memfd:pc." in line
+                elif block and line.startswith("Anonymous:"):
+                    total += int(line.split()[1]) << 10
+        return total
 
     def counted(self):
         """The last number the guest counted to, once a second."""
