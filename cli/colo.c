@@ -216,6 +216,15 @@ static bool parse_count(const char *text, unsigned long *out)
 	return false;
 }
 
+static bool parse_peer_version(const char *text, unsigned int *out)
+{
+	*out = (unsigned int)atoi(text);
+	if (*out >= PEER_VERSION_MIN && *out <= PEER_VERSION)
+		return true;
+	fprintf(stderr, "colo: --peer-version: '%s' is not one of %d to %d\n", text, PEER_VERSION_MIN, PEER_VERSION);
+	return false;
+}
+
 static bool parse_role(const char *text, enum start_role *out)
 {
 	*out = !strcmp(text, "primary") ? START_PRIMARY : START_SECONDARY;
@@ -236,6 +245,7 @@ int main(int argc, char **argv)
 		{ "listen", required_argument, NULL, 1 }, { "state", required_argument, NULL, 2 },
 		{ "tls", required_argument, NULL, 3 },    { "tls-dir", required_argument, NULL, 4 },
 		{ "access", required_argument, NULL, 5 }, { "new", no_argument, NULL, 6 },
+		{ "peer-version", required_argument, NULL, 'P' }, /* not in the manual: for tests of an upgrade */
 		{ "version", no_argument, NULL, 'V' },    { "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
@@ -269,6 +279,10 @@ int main(int argc, char **argv)
 		case 4: o.witness.tls_dir = optarg; break;
 		case 5: o.witness.access = optarg; break;
 		case 6: o.witness.fresh = true; break;
+		case 'P':
+			if (!parse_peer_version(optarg, &o.run.peer_version))
+				return 2;
+			break;
 		case 'V': printf("colo %s\n", COLO_VERSION); return 0;
 		case 'h': usage(stdout); return 0;
 		default: return 2;

@@ -142,8 +142,9 @@ void checkpoint_peer_applied(struct daemon *d, uint64_t epoch, const uint8_t *p,
 		k->verified++;
 		if (__builtin_bswap64(a.hash) != k->sent_hash) {
 			k->verify_failed++;
-			log_error("RAM differs after the checkpoint of epoch %llu",
-				  (unsigned long long)epoch);
+			log_error("RAM differs after the checkpoint of epoch %llu: %016llx there, %016llx here",
+				  (unsigned long long)epoch, (unsigned long long)__builtin_bswap64(a.hash),
+				  (unsigned long long)k->sent_hash);
 		}
 		k->sent_hash_epoch = 0;
 	}

@@ -221,6 +221,7 @@ static void drop_peer(struct daemon *d)
 	peer_drop(d);
 	diskman_unlink(d);
 	checkpoint_reset(d);
+	peer_redial(d); /* if this node has lost it and claims: does it serve? */
 }
 
 static void claim(struct daemon *d, uint64_t generation)

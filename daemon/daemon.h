@@ -176,6 +176,8 @@ struct peer {
 	struct watch *watch[PEER_NCHANNELS];
 	struct buffer in, out;  /* CONTROL */
 	uint64_t session;
+	unsigned int version;   /* spoken on this link */
+	unsigned int their_state; /* enum core_state + 1 as the last heartbeat said; 0: unknown */
 	bool up;                /* CONTROL, BULK and DISK are there */
 	bool dialling;          /* this node looks for the other one */
 	bool dialled;           /* the link there is was made so */
@@ -225,6 +227,12 @@ enum peer_status hello_check(struct daemon *d, struct peer_hello *h, char *text,
 void hello_answer_fill(struct daemon *d, struct peer_answer *a); /* what we say of ours */
 /* Of the dialler, about an answer that is PEER_OK to CONTROL. */
 enum peer_status hello_answer_check(struct daemon *d, const struct peer_answer *a, char *text, size_t size);
+/* The protocol version for a peer that speaks min to max; 0: there is none. */
+unsigned int hello_version(const struct daemon *d, unsigned int min, unsigned int max);
+/* Of what this node speaks itself */
+unsigned int hello_newest(const struct daemon *d);
+/* This node serves: who claims a generation up to its own must not. */
+bool hello_is_claiming(const struct daemon *d);
 /* --- hello_disk.c: the disks in it --- */
 void hello_disks_fill(struct daemon *d, struct peer_disk *out);
 void hello_disk_lineage(const struct peer_disk *in, struct lineage *out);
@@ -405,6 +413,7 @@ struct run_options {
 	bool overwrite;       /* what is on this host's disks may be lost */
 	bool supervised;      /* by cli/run.c, which reads... */
 	int watchdog_fd;      /* ...signs of life here */
+	unsigned int peer_version; /* for tests: the newest to speak; 0: PEER_VERSION */
 };
 
 void start_begin(struct daemon *d);

@@ -30,13 +30,32 @@ static uint64_t machine_digest(const struct config *c)
 	return h + c->offload;
 }
 
+unsigned int hello_newest(const struct daemon *d)
+{
+	return d->options.peer_version ? d->options.peer_version : PEER_VERSION;
+}
+
+unsigned int hello_version(const struct daemon *d, unsigned int min, unsigned int max)
+{
+	unsigned int v = max < hello_newest(d) ? max : hello_newest(d);
+
+	return v < min || v < PEER_VERSION_MIN ? 0 : v;
+}
+
+bool hello_is_claiming(const struct daemon *d)
+{
+	return d->core.role == CORE_SECONDARY && d->core.state == CORE_CLAIMING;
+}
+
 void hello_fill(struct daemon *d, struct peer_hello *h, enum peer_channel channel, unsigned int disk)
 {
 	const struct config *c = d->cfg;
 
 	memset(h, 0, sizeof(*h));
 	h->magic = htobe32(PEER_MAGIC);
-	h->version = htobe16(PEER_VERSION);
+	h->version = htobe16(hello_newest(d));
+	h->version_min = htobe16(PEER_VERSION_MIN);
+	h->generation = htobe64(d->core.generation);
 	h->channel = htobe16(channel);
 	h->session = htobe64(channel == PEER_CONTROL ? 0 : d->peer.session);
 	h->memory = htobe64(c->memory);
@@ -44,7 +63,8 @@ void hello_fill(struct daemon *d, struct peer_hello *h, enum peer_channel channe
 	h->mode = htobe64(c->mode);
 	h->digest = htobe64(machine_digest(c));
 	h->disk = htobe16(disk);
-	h->flags = htobe16(start_is_undecided(d) ? PEER_HELLO_UNDECIDED : 0);
+	h->flags = htobe16((start_is_undecided(d) ? PEER_HELLO_UNDECIDED : 0) |
+			   (hello_is_claiming(d) ? PEER_HELLO_CLAIMING : 0));
 	hello_disks_fill(d, h->disks);
 	snprintf(h->vm, sizeof(h->vm), "%s", c->name);
 	snprintf(h->node, sizeof(h->node), "%s", config_local(c)->name);
@@ -128,6 +148,17 @@ static enum peer_status check_undecided(struct daemon *d, const struct peer_hell
 	return start_hello(d, be16toh(h->flags) & PEER_HELLO_UNDECIDED, its, n, text, size);
 }
 
+/* The dialler has a VM, and waits to hear who may serve. */
+static enum peer_status check_claiming(struct daemon *d, const struct peer_hello *h, char *text, size_t size)
+{
+	if (d->core.role != CORE_PRIMARY || d->core.state != CORE_ALONE ||
+	    be64toh(h->generation) > d->core.generation)
+		return later(d, text, size);
+	refuse(text, size, "%s serves, in generation %llu", config_local(d->cfg)->name,
+	       (unsigned long long)d->core.generation);
+	return PEER_SERVES;
+}
+
 static enum peer_status check_control(struct daemon *d, struct peer_hello *h, char *text, size_t size)
 {
 	if (d->core.state == CORE_STARTING && !start_is_undecided(d)) /* neither disk nor QEMU are known yet */
@@ -136,6 +167,8 @@ static enum peer_status check_control(struct daemon *d, struct peer_hello *h, ch
 	    hello_disks_check(d, h->disks, HELLO_UNJUDGED, text, size) == PEER_REFUSED ||
 	    check_digest(d, h, text, size) == PEER_REFUSED)
 		return PEER_REFUSED;
+	if (be16toh(h->flags) & PEER_HELLO_CLAIMING)
+		return check_claiming(d, h, text, size);
 	if (d->core.state == CORE_STARTING)
 		return check_undecided(d, h, text, size);
 	if (d->peer.former) /* the process that gave up has ended: it does not dial */
@@ -152,6 +185,7 @@ static enum peer_status check_control(struct daemon *d, struct peer_hello *h, ch
 void hello_answer_fill(struct daemon *d, struct peer_answer *a)
 {
 	hello_disks_fill(d, a->disks);
+	a->generation = htobe64(d->core.generation);
 }
 
 enum peer_status hello_answer_check(struct daemon *d, const struct peer_answer *a, char *text, size_t size)
@@ -165,9 +199,10 @@ enum peer_status hello_check(struct daemon *d, struct peer_hello *h, char *text,
 
 	if (be32toh(h->magic) != PEER_MAGIC)
 		return refuse(text, size, "not a colo daemon");
-	if (be16toh(h->version) != PEER_VERSION)
-		return refuse(text, size, "speaks peer protocol %u, this is colo %s with protocol %u",
-			      be16toh(h->version), COLO_VERSION, PEER_VERSION);
+	/* version 2 and before had no version_min */
+	if (be16toh(h->version) < PEER_VERSION_MIN || !hello_version(d, be16toh(h->version_min), be16toh(h->version)))
+		return refuse(text, size, "speaks peer protocol %u, this is colo %s with protocols %u to %u",
+			      be16toh(h->version), COLO_VERSION, PEER_VERSION_MIN, hello_newest(d));
 	hello_text(h->vm, sizeof(h->vm));
 	hello_text(h->node, sizeof(h->node));
 	hello_text(h->machine, sizeof(h->machine));

@@ -83,11 +83,13 @@ void peer_side_closed(struct daemon *d, enum peer_channel channel)
 
 static void on_heartbeat(struct daemon *d, const uint8_t *p, size_t n)
 {
-	uint64_t v[3], rtt, now = clock_now_ns();
+	uint64_t v[4], rtt, now = clock_now_ns();
 
-	if (n != sizeof(v))
+	if (n != (d->peer.version < 4 ? 3 : 4) * sizeof(*v))
 		return;
 	memcpy(v, p, n);
+	if (d->peer.version >= 4 && be64toh(v[3]) < CORE_NSTATES)
+		d->peer.their_state = be64toh(v[3]) + 1;
 	d->peer.their_time = be64toh(v[0]);
 	d->peer.their_time_at = now;
 	if (!be64toh(v[1]))
@@ -103,10 +105,10 @@ static void on_heartbeat(struct daemon *d, const uint8_t *p, size_t n)
 void peer_heartbeat(struct daemon *d)
 {
 	uint64_t now = clock_now_ns();
-	uint64_t v[3] = { htobe64(now), htobe64(d->peer.their_time),
-			  htobe64(now - d->peer.their_time_at) };
+	uint64_t v[4] = { htobe64(now), htobe64(d->peer.their_time),
+			  htobe64(now - d->peer.their_time_at), htobe64(d->core.state) };
 
-	peer_send(d, PEER_HEARTBEAT, d->core.epoch, v, sizeof(v), NULL, 0);
+	peer_send(d, PEER_HEARTBEAT, d->core.epoch, v, (d->peer.version < 4 ? 3 : 4) * sizeof(*v), NULL, 0);
 }
 
 static bool secondary_message(struct daemon *d, unsigned int type, uint64_t epoch, const uint8_t *p,

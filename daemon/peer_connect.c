@@ -71,7 +71,7 @@ static void link_up(struct daemon *d)
 		return;
 	p->up = true;
 	uv_timer_stop(&p->retry);
-	log_info("linked with %s", config_peer(d->cfg)->name);
+	log_info("linked with %s, peer protocol %u", config_peer(d->cfg)->name, p->version);
 	daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_UP });
 	peer_parse(d); /* what the other side, up a moment earlier, has said already */
 }
@@ -93,6 +93,7 @@ static void control_open(struct daemon *d, int fd, bool dialled)
 
 	p->fd[PEER_CONTROL] = fd;
 	p->dialled = dialled;
+	p->their_state = 0;
 	buffer_clear(&p->in);
 	buffer_clear(&p->out);
 	p->watch[PEER_CONTROL] = watch_new(&d->loop, fd, UV_READABLE, peer_on_control, d);
@@ -168,7 +169,7 @@ static void retry_dial(uv_timer_t *t)
 void peer_redial(struct daemon *d)
 {
 	if (d->peer.dialling && d->peer.fd[PEER_CONTROL] < 0 &&
-	    (d->core.state == CORE_CONNECTING || start_is_undecided(d)))
+	    (d->core.state == CORE_CONNECTING || start_is_undecided(d) || hello_is_claiming(d)))
 		uv_timer_start(&d->peer.retry, retry_dial, REDIAL_MS, 0);
 }
 
@@ -222,6 +223,22 @@ static void accepted(struct handshake *hs)
 	channel_open(hs);
 }
 
+/* This node has a VM that may yet have to serve: nothing but the word that the peer does ends that. */
+static void answer_to_claiming(struct handshake *hs)
+{
+	struct peer_answer *a = &hs->in.answer;
+	uint64_t generation = be64toh(a->generation);
+	struct daemon *d = hs->d;
+
+	if (be16toh(a->status) != PEER_SERVES || generation < d->core.generation) {
+		failed_handshake(hs, be16toh(a->status) == PEER_OK ? "makes no sense" : a->text);
+		return;
+	}
+	log_warn("%s", a->text);
+	end_handshake(hs);
+	daemon_event(d, (struct core_event){ .type = CORE_EV_DISMISSED, .epoch = generation });
+}
+
 static void on_answer(struct handshake *hs)
 {
 	struct peer_answer *a = &hs->in.answer;
@@ -236,13 +253,18 @@ static void on_answer(struct handshake *hs)
 		failed_handshake(hs, NULL);
 		return;
 	}
-	if (be16toh(a->status) == PEER_OK && be16toh(a->version) == PEER_VERSION) {
+	if (hello_is_claiming(hs->d)) {
+		answer_to_claiming(hs);
+		return;
+	}
+	if (be16toh(a->status) == PEER_OK && hello_version(hs->d, be16toh(a->version), be16toh(a->version))) {
+		hs->d->peer.version = be16toh(a->version);
 		accepted(hs);
 		return;
 	}
 	if (be16toh(a->status) == PEER_OK)
-		snprintf(text, sizeof(text), "speaks peer protocol %u, this is colo %s with protocol %u",
-			 be16toh(a->version), COLO_VERSION, PEER_VERSION);
+		snprintf(text, sizeof(text), "speaks peer protocol %u, this is colo %s with protocols %u to %u",
+			 be16toh(a->version), COLO_VERSION, PEER_VERSION_MIN, hello_newest(hs->d));
 	else
 		snprintf(text, sizeof(text), "refused: %s", a->text);
 	if (be16toh(a->status) == PEER_REFUSED && hs->channel == PEER_CONTROL)
@@ -253,8 +275,9 @@ static void on_answer(struct handshake *hs)
 
 static void on_hello(struct handshake *hs)
 {
-	struct peer_answer a = { .magic = htobe32(PEER_MAGIC), .version = htobe16(PEER_VERSION) };
 	struct daemon *d = hs->d;
+	struct peer_answer a = { .magic = htobe32(PEER_MAGIC), .version = htobe16(hello_newest(d)) };
+	unsigned int v = hello_version(d, be16toh(hs->in.hello.version_min), be16toh(hs->in.hello.version));
 	enum peer_status s = hello_check(d, &hs->in.hello, a.text, sizeof(a.text));
 	uint64_t session = d->peer.session;
 	char text[280];
@@ -266,6 +289,10 @@ static void on_hello(struct handshake *hs)
 			s = PEER_LATER;
 		hello_answer_fill(d, &a);
 	}
+	if (s == PEER_OK)
+		a.version = htobe16(v);
+	else
+		a.generation = htobe64(d->core.generation);
 	a.status = htobe16(s);
 	a.session = htobe64(session);
 	if (send(hs->fd, &a, sizeof(a), MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(a) || s != PEER_OK) {
@@ -274,6 +301,8 @@ static void on_hello(struct handshake *hs)
 		return;
 	}
 	d->peer.session = session;
+	if (hs->channel == PEER_CONTROL)
+		d->peer.version = v;
 	channel_open(hs);
 }
 
@@ -300,7 +329,7 @@ static void send_hello(struct handshake *hs)
 static size_t wanted(const struct handshake *hs)
 {
 	/* magic and version are at the same place in both */
-	bool other = hs->got >= PEER_HELLO_ANY && be16toh(hs->in.hello.version) != PEER_VERSION;
+	bool other = hs->got >= PEER_HELLO_ANY && be16toh(hs->in.hello.version) < PEER_VERSION_MIN;
 
 	if (hs->dialled)
 		return other ? PEER_ANSWER_ANY : sizeof(struct peer_answer);

@@ -7,6 +7,11 @@
  * that the others belong to. All numbers are big endian. Each says what its disks are, so that both judge
  * whether, and how far, the secondary's may be overwritten.
  *
+ * Versions. From 3 on a daemon speaks some versions, version_min to version; the pair speaks the highest that
+ * both do, so that one host after the other can be brought to a newer colo. Hello and answer keep their size
+ * and layout, new fields take of what is spare (zeroes until then). What is new is sent only to a peer
+ * that knows it. 3: first with a range. 4: heartbeats say the sender's state.
+ *
  *   CONTROL  messages (struct peer_header + payload), both ways
  *   BULK     checkpoints (struct bulk_header, stage records, pages, device state), to the secondary
  *   DISK     one for each writable disk: handed to the disk managers (disk/disk_proto.h)
@@ -20,7 +25,8 @@
 #include "disk/lineage.h"
 
 #define PEER_MAGIC 0x434f4c4fu
-#define PEER_VERSION 3
+#define PEER_VERSION 4     /* the newest that is spoken */
+#define PEER_VERSION_MIN 3 /* the oldest */
 #define PEER_MAX_DISKS 8
 
 enum peer_channel { PEER_CONTROL, PEER_BULK, PEER_DISK, PEER_SEED, PEER_NCHANNELS };
@@ -40,6 +46,7 @@ _Static_assert(sizeof(struct peer_disk) == 96, "disk layout");
 
 enum peer_hello_flag {
 	PEER_HELLO_UNDECIDED = 1, /* does not know its role yet; may be dialled as well */
+	PEER_HELLO_CLAIMING = 2,  /* lost its primary, and waits for the arbiter: who has `generation`, or a later one? */
 };
 
 /* magic and version keep their place in all versions */
@@ -50,30 +57,42 @@ struct peer_hello {
 	uint64_t session; /* CONTROL: 0 */
 	uint16_t disk;    /* DISK: which */
 	uint16_t flags;   /* enum peer_hello_flag */
-	uint32_t pad;
+	uint16_t version_min; /* version is the newest one spoken, this the oldest */
+	uint16_t pad;
 	uint64_t memory, vcpus, mode, digest;
 	char vm[32], node[32], machine[32], qemu[32];
 	struct peer_disk disks[PEER_MAX_DISKS];
+	uint64_t generation; /* CLAIMING */
+	uint8_t spare[56];
 };
-_Static_assert(sizeof(struct peer_hello) == 952, "hello layout");
+_Static_assert(sizeof(struct peer_hello) == 1016, "hello layout");
 
-enum peer_status { PEER_OK, PEER_REFUSED, PEER_LATER };
+enum peer_status {
+	PEER_OK,
+	PEER_REFUSED,
+	PEER_LATER,
+	PEER_SERVES, /* to CLAIMING: this node serves, in `generation`, and the dialler must not */
+};
 
 struct peer_answer {
 	uint32_t magic;
-	uint16_t version;
+	uint16_t version; /* OK: the one that is spoken; else the newest */
 	uint16_t status; /* enum peer_status */
 	uint64_t session;
 	char text[240];
 	/* up to here as in version 1 */
 	struct peer_disk disks[PEER_MAX_DISKS]; /* with PEER_OK to CONTROL */
+	uint64_t generation; /* SERVES */
+	uint8_t spare[56];
 };
-_Static_assert(sizeof(struct peer_answer) == 256 + 768, "answer layout");
+_Static_assert(sizeof(struct peer_answer) == 256 + 768 + 64, "answer layout");
 #define PEER_ANSWER_ANY 256 /* what an answer of any version has */
 #define PEER_HELLO_ANY 8
 
 enum peer_type {
-	PEER_HEARTBEAT = 1, /* both; payload: u64 time of the sender, u64 time it last got, u64 ns ago */
+	/* both; payload: u64 time of the sender, u64 time it last got, u64 ns ago; from version 4 on: u64 state of the
+	 * sender (enum core_state) */
+	PEER_HEARTBEAT = 1,
 	PEER_SEED_START,    /* to secondary: start QEMU, dial SEED */
 	PEER_SEED_READY,    /* to primary: the SVM has its private view. payload: RAM block list */
 	/* u64: NIC in the highest byte, number of the frame below; frame as in net/net.h */
