@@ -108,6 +108,10 @@ int pagemap_next(struct pagemap_iter *it, struct errtext *err)
 		if (n == 0 && arg.walk_end <= it->at)
 			return agent_fail(err, -EIO, "PAGEMAP_SCAN does not advance");
 		it->at = arg.walk_end;
+		/* The kernel (6.7 to 6.18 at least) fills its own buffer of 512 regions; if it had to empty it, the
+		 * end it tells may be where it did so last, and not the end of what it has looked at. */
+		if (n > 0 && it->region[n - 1].end > it->at)
+			it->at = it->region[n - 1].end;
 		if (n > 0)
 			return n;
 	}
