@@ -177,6 +177,7 @@ static void usage(FILE *f)
 		"  --role ROLE  run: as primary or as secondary, whatever the disks say of their past\n"
 		"  --overwrite  run --role secondary: what is on this host's disks may be lost\n"
 		"  --once       run: when this node's part ends, for whatever reason, do not start it again\n"
+		"  --peer-version N  run: speak no newer protocol than N with the other host (for tests)\n"
 		"  --repair     verify: copy what differs from the primary to the secondary\n"
 		"  --json       status, explain, verify: as JSON\n"
 		"  --last N     explain: so many reports at most (default: 10)\n"
@@ -245,7 +246,7 @@ int main(int argc, char **argv)
 		{ "listen", required_argument, NULL, 1 }, { "state", required_argument, NULL, 2 },
 		{ "tls", required_argument, NULL, 3 },    { "tls-dir", required_argument, NULL, 4 },
 		{ "access", required_argument, NULL, 5 }, { "new", no_argument, NULL, 6 },
-		{ "peer-version", required_argument, NULL, 'P' }, /* not in the manual: for tests of an upgrade */
+		{ "peer-version", required_argument, NULL, 'P' },
 		{ "version", no_argument, NULL, 'V' },    { "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
