@@ -44,6 +44,7 @@ int ask_open(struct ask *a, const struct config *c)
 	int fd;
 
 	a->cfg = c;
+	a->quiet = false;
 	snprintf(a->path, sizeof(a->path), "%s/colo.sock", config_local(c)->state);
 	fd = dial(a->path);
 	if (fd < 0) {
@@ -82,7 +83,8 @@ json_t *ask(struct ask *a, json_t *request)
 		answer = json_loadf(a->f, JSON_DISABLE_EOF_CHECK, NULL);
 	free(text);
 	if (!answer) {
-		ask_fail(a->path, "the daemon does not answer");
+		if (!a->quiet)
+			ask_fail(a->path, "the daemon does not answer");
 	} else if (!json_is_true(json_object_get(answer, "ok"))) {
 		ask_fail(config_local(a->cfg)->name, json_string_value(json_object_get(answer, "error")));
 		json_decref(answer);

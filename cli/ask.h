@@ -8,6 +8,7 @@
 #define COLO_ASK_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "daemon/config.h"
@@ -16,6 +17,7 @@ struct ask {
 	const struct config *cfg;
 	char path[CONFIG_PATH_MAX + 16];
 	FILE *f;
+	bool quiet; /* ask() says nothing of what goes wrong */
 };
 
 /* "colo: WHAT: WHY"; returns 1, an exit status */

@@ -16,6 +16,7 @@
 #include "arbiter/witness.h"
 #include "cli/ask.h"
 #include "cli/explain.h"
+#include "cli/planned.h"
 #include "cli/run.h"
 #include "cli/show.h"
 #include "cli/verify.h"
@@ -28,7 +29,7 @@
 struct options {
 	const char *node, *pcap;
 	unsigned long last;
-	bool json, verify, debug, repair, once;
+	bool json, verify, debug, repair, once, force;
 	struct run_options run;
 	struct witness_options witness;
 };
@@ -90,7 +91,22 @@ static int do_verify(const struct config *c, const struct options *o)
 
 static int do_failover(const struct config *c, const struct options *o)
 {
-	return simple(c, json_pack("{s:s}", "command", "failover"));
+	return simple(c, json_pack("{s:s s:b}", "command", "failover", "force", o->force));
+}
+
+static int do_switchover(const struct config *c, const struct options *o)
+{
+	return planned_switchover(c);
+}
+
+static int do_pause(const struct config *c, const struct options *o)
+{
+	return planned_pause(c);
+}
+
+static int do_resume(const struct config *c, const struct options *o)
+{
+	return simple(c, json_pack("{s:s}", "command", "resume"));
 }
 
 static int do_stop(const struct config *c, const struct options *o)
@@ -149,7 +165,10 @@ static const struct command commands[] = {
 	{ "checkpoint", "take a checkpoint now (--verify: compare all RAM on both hosts)", do_checkpoint },
 	{ "verify", "on the primary: compare the disks of both hosts while the VM runs", do_verify },
 	{ "explain", "on the primary: show how the VMs' last answers differed", do_explain },
-	{ "failover", "on the secondary: take over and serve", do_failover },
+	{ "switchover", "on either host: exchange the roles, without loss", do_switchover },
+	{ "failover", "on the secondary: take over and serve (--force: the primary is off, I know)", do_failover },
+	{ "pause", "on the primary: end protection, take no peer; the VM goes on", do_pause },
+	{ "resume", "on the primary: take a peer again after colo pause", do_resume },
 	{ "stop", "on the primary: end the VM on both hosts; on the secondary: end protection", do_stop },
 	{ "check", "read the configuration and say what is wrong with it", do_check },
 	{ "witness", "on a third machine, without CONFIG: say which host may serve", NULL },
@@ -179,6 +198,7 @@ static void usage(FILE *f)
 		"  --once       run: when this node's part ends, for whatever reason, do not start it again\n"
 		"  --peer-version N  run: speak no newer protocol than N with the other host (for tests)\n"
 		"  --repair     verify: copy what differs from the primary to the secondary\n"
+		"  --force      failover, without an arbiter: the primary is off, which this program cannot know\n"
 		"  --json       status, explain, verify: as JSON\n"
 		"  --last N     explain: so many reports at most (default: 10)\n"
 		"  --pcap FILE  explain: write the packets concerned to FILE, for Wireshark\n"
@@ -247,6 +267,7 @@ int main(int argc, char **argv)
 		{ "tls", required_argument, NULL, 3 },    { "tls-dir", required_argument, NULL, 4 },
 		{ "access", required_argument, NULL, 5 }, { "new", no_argument, NULL, 6 },
 		{ "peer-version", required_argument, NULL, 'P' },
+		{ "force", no_argument, NULL, 'f' },
 		{ "version", no_argument, NULL, 'V' },    { "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
@@ -284,6 +305,7 @@ int main(int argc, char **argv)
 			if (!parse_peer_version(optarg, &o.run.peer_version))
 				return 2;
 			break;
+		case 'f': o.force = true; break;
 		case 'V': printf("colo %s\n", COLO_VERSION); return 0;
 		case 'h': usage(stdout); return 0;
 		default: return 2;

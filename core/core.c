@@ -6,9 +6,11 @@
  * -------------------
  * A node is primary or secondary, and in one state:
  *
- *  STARTING    local parts (disk manager, self-test, VM) come up. The role may not be decided yet.
+ *  STARTING    local parts (disk manager, self-test, VM) come up. The role may not be decided yet. Once it is,
+ *              a primary claims; its VM does not start before the claim is won.
  *  CONNECTING  secondary without a VM, looking for the primary. May be linked or stopped, nothing else.
- *  ALONE       primary; its VM serves, unprotected. A peer may come.
+ *  ALONE       primary; its VM serves, unprotected. A peer may come, unless the operator has paused that,
+ *              or the last one was lost just now (core_may_pair()).
  *  SYNCING     linked; the secondary's disk is brought to the primary's content.
  *  SEEDING     the secondary gets RAM by live migration, then the first checkpoint. The primary still
  *              serves unprotected; a loss of the peer costs nothing but the attempt. That ends when
@@ -19,18 +21,27 @@
  *  TAKEOVER    secondary: the claim is won, a checkpoint being applied is finished first (R3).
  *  GIVEN_UP    primary whose VM or disk failed, or that handed over: its data plane still forwards clients'
  *              frames to the new primary as long as the link lasts; it serves nothing.
- *  FAILED      no VM can be served here. The daemon ends with an error.
+ *  FAILED      no VM can be served here. The daemon ends; started again it may be a secondary.
  *  STOPPED     asked to end.
  *
- * Checkpoint, seen by the primary:  IDLE -harvest-> HARVESTING -harvested-> SENDING -held->
- * APPLYING -applied-> IDLE. The PVM is stopped only within HARVESTING. Output from before the boundary
- * leaves at `held`: from then on the secondary completes the switch by itself, whatever happens here.
+ * Generations. The arbiter keeps one record: a generation, and who has it. Each beginning of serving alone has
+ * a generation of its own, won before: at a cold start, at the loss of the peer, when protection is left
+ * with the peer still there, at a takeover. A pair lives in its primary's generation, and both nodes claim the
+ * next one when they lose each other: one gets it. What a node once asked for may have been granted
+ * although no answer came, so it goes on asking until it knows, and never assumes that it was not: a primary
+ * that hands over names a generation beyond all it asked for, and one that wins what it does not need any more
+ * takes the pair into that generation (ACT_GENERATION).
  *
- * Checkpoint, seen by the secondary: IDLE -complete-> APPLYING -done-> IDLE. A failover that comes in
- * APPLYING waits for `done`: the old SVM does not exist any more. A checkpoint that is incomplete
- * when the peer is lost is never looked at again.
+ * Leaving protection with the peer there (pause, a peer that is too slow, checkpoints that fail): the claim is
+ * asked for while still PROTECTED, so that an arbiter that does not answer costs nothing. Won: the peer is
+ * dismissed, this node is ALONE. Lost: the peer is the one that may serve, and is asked to.
+ *
+ * Switchover: the secondary claims first, `ahead`, while both run; only then it asks. The primary takes one more
+ * checkpoint and hands over when it is applied. Should the link go before, the claim is the secondary's.
+ *
+ * Checkpoints are in checkpoint.c, all about the pair in pair.c.
  */
-#include "core/core.h"
+#include "core/core_priv.h"
 
 #include <assert.h>
 #include <string.h>
@@ -72,12 +83,11 @@ void core_init(struct core *c, const struct core_config *cfg)
 {
 	memset(c, 0, sizeof(*c));
 	c->cfg = *cfg;
-	c->role = cfg->role;
+	c->role = CORE_UNDECIDED;
 	c->state = CORE_STARTING;
-	c->generation = 1;
 }
 
-static struct core_action *act(struct core *c, enum core_action_type type)
+struct core_action *core_act(struct core *c, enum core_action_type type)
 {
 	struct core_action *a;
 
@@ -88,7 +98,7 @@ static struct core_action *act(struct core *c, enum core_action_type type)
 }
 
 /* the only place where a state changes */
-static void enter(struct core *c, enum core_state to)
+void core_enter(struct core *c, enum core_state to)
 {
 	static const uint32_t legal[CORE_NSTATES] = {
 #define TO(s) (1u << CORE_##s)
@@ -97,9 +107,9 @@ static void enter(struct core *c, enum core_state to)
 		[CORE_CONNECTING] = TO(SYNCING) | END,
 		[CORE_ALONE] = TO(SYNCING) | END,
 		[CORE_SYNCING] = TO(SEEDING) | TO(ALONE) | END,
-		[CORE_SEEDING] = TO(PROTECTED) | TO(ALONE) | TO(CLAIMING) | END,
-		[CORE_PROTECTED] = TO(CLAIMING) | TO(GIVEN_UP) | END,
-		[CORE_CLAIMING] = TO(ALONE) | TO(TAKEOVER) | TO(GIVEN_UP) | END,
+		[CORE_SEEDING] = TO(PROTECTED) | TO(ALONE) | TO(CLAIMING) | TO(GIVEN_UP) | END,
+		[CORE_PROTECTED] = TO(ALONE) | TO(CLAIMING) | TO(GIVEN_UP) | END,
+		[CORE_CLAIMING] = TO(ALONE) | TO(TAKEOVER) | END,
 		[CORE_TAKEOVER] = TO(ALONE) | END,
 		[CORE_GIVEN_UP] = END,
 #undef END
@@ -110,345 +120,41 @@ static void enter(struct core *c, enum core_state to)
 	c->state = to;
 }
 
-static void quit(struct core *c, enum core_state how, int status)
+void core_quit(struct core *c, enum core_state how, int status)
 {
-	enter(c, how);
-	act(c, CORE_ACT_EXIT)->status = status;
+	core_enter(c, how);
+	core_act(c, CORE_ACT_EXIT)->status = status;
 }
 
-static void claim(struct core *c)
-{
-	enter(c, CORE_CLAIMING);
-	act(c, CORE_ACT_CLAIM)->epoch = ++c->generation;
-}
+/* --- start --- */
 
-/* --- losing the peer --- */
-
-/* primary: has any of the checkpoint under way left for the secondary? */
-static bool may_be_held(const struct core *c)
+static void decided(struct core *c, const struct core_event *e)
 {
-	return c->phase == CORE_SENDING || c->phase == CORE_APPLYING;
-}
-
-static void drop_peer(struct core *c)
-{
-	c->peer_up = false;
-	act(c, CORE_ACT_DROP_PEER);
-}
-
-/* The pair is broken. A link that is not closed stays until the arbiter has answered: the winner uses
- * it to tell the other, which may only have been asleep. */
-static void protected_peer_lost(struct core *c)
-{
+	if (c->state != CORE_STARTING || c->role != CORE_UNDECIDED)
+		return;
+	c->role = e->role;
+	c->generation = e->epoch;
 	if (c->role == CORE_PRIMARY)
-		c->phase = CORE_IDLE;
-	if (c->loss == CORE_LOSS_CLOSED)
-		drop_peer(c);
-	if (c->role == CORE_SECONDARY && c->loss == CORE_LOSS_PROTOCOL) {
-		/* a primary that talks nonsense lives, and may serve: this is no case for a takeover */
-		drop_peer(c);
-		act(c, CORE_ACT_KILL_VM);
-		quit(c, CORE_FAILED, -1);
-		return;
-	}
-	claim(c);
+		pair_ask_arbiter(c, c->generation + 1, false);
+	else
+		core_act(c, CORE_ACT_START);
 }
 
-static void seeding_peer_lost(struct core *c)
+static void started(struct core *c)
 {
-	drop_peer(c);
-	if (c->role == CORE_SECONDARY) {
-		/* half a seed is of no use, and its disk content is undefined */
-		act(c, CORE_ACT_KILL_VM);
-		quit(c, CORE_FAILED, -1);
-		return;
-	}
-	c->phase = CORE_IDLE;
-	enter(c, CORE_ALONE);
-	act(c, CORE_ACT_SERVE);
+	assert(c->role != CORE_UNDECIDED && !c->claiming);
+	if (c->state == CORE_STARTING)
+		core_enter(c, c->role == CORE_PRIMARY ? CORE_ALONE : CORE_CONNECTING);
 }
 
-static void peer_lost(struct core *c, const struct core_event *e, enum core_loss loss)
+/* A primary takes the whole pair down with it; a secondary only ends protection. */
+static void stop(struct core *c)
 {
-	if (!c->peer_up)
-		return;
-	if (c->state == CORE_CLAIMING) {
-		if (loss == CORE_LOSS_CLOSED)
-			drop_peer(c);
-		return;
-	}
-	c->loss = loss;
-	c->lost_at_us = c->last_rx_us;
-	c->detected_us = e->now_us;
-	switch (c->state) {
-	case CORE_PROTECTED:
-		protected_peer_lost(c);
-		break;
-	case CORE_SYNCING:
-	case CORE_SEEDING:
-		if (c->role == CORE_PRIMARY && may_be_held(c))
-			protected_peer_lost(c);
-		else
-			seeding_peer_lost(c);
-		break;
-	case CORE_GIVEN_UP:
-		drop_peer(c);
-		quit(c, CORE_STOPPED, 0);
-		break;
-	default:
-		drop_peer(c);
-		break;
-	}
-}
-
-/* --- checkpoints, primary --- */
-
-static bool may_checkpoint(const struct core *c)
-{
-	return c->role == CORE_PRIMARY && c->state == CORE_PROTECTED && c->phase == CORE_IDLE;
-}
-
-static void harvest(struct core *c, enum core_cause cause, uint64_t now_us)
-{
-	c->phase = CORE_HARVESTING;
-	c->cause = cause;
-	c->wanted = false;
-	c->last_checkpoint_us = now_us;
-	act(c, CORE_ACT_HARVEST)->epoch = c->epoch + 1;
-	c->act[c->nact - 1].cause = cause;
-}
-
-static void want_checkpoint(struct core *c, const struct core_event *e)
-{
-	/* output is held from the first boundary on, before the state is PROTECTED */
-	bool under_way = c->phase != CORE_IDLE && c->state == CORE_SEEDING;
-
-	if (c->role != CORE_PRIMARY || (c->state != CORE_PROTECTED && !under_way))
-		return;
-	if (may_checkpoint(c)) {
-		harvest(c, e->cause, e->now_us);
-	} else if (!c->wanted) {
-		c->wanted = true;
-		c->wanted_cause = e->cause;
-	}
-}
-
-static void harvested(struct core *c, const struct core_event *e)
-{
-	if (c->phase != CORE_HARVESTING)
-		return; /* the peer was lost meanwhile */
-	if (e->status < 0) {
-		/* The VM runs on and no dirty page is forgotten, but protection that cannot take
-		 * checkpoints is none. */
-		c->phase = CORE_IDLE;
-		if (c->state == CORE_SEEDING)
-			peer_lost(c, e, CORE_LOSS_PROTOCOL);
-		else
-			claim(c);
-		return;
-	}
-	c->phase = CORE_SENDING;
-	c->epoch = e->epoch;
-	c->checkpoints[c->cause]++;
-	c->wanted = false; /* what was wanted before the boundary is solved by it */
-}
-
-static void held(struct core *c, const struct core_event *e)
-{
-	if (c->phase != CORE_SENDING || e->epoch != c->epoch)
-		return;
-	c->phase = CORE_APPLYING;
-	act(c, CORE_ACT_RELEASE);
-}
-
-static void give_up(struct core *c, enum core_loss why)
-{
-	c->phase = CORE_IDLE;
-	enter(c, CORE_GIVEN_UP);
-	act(c, CORE_ACT_HAND_OVER)->loss = why;
-}
-
-static void applied(struct core *c, const struct core_event *e)
-{
-	if (c->phase != CORE_APPLYING || e->epoch != c->epoch)
-		return;
-	c->phase = CORE_IDLE;
-	if (c->state == CORE_SEEDING)
-		enter(c, CORE_PROTECTED);
-	if (c->disk_failed) {
-		act(c, CORE_ACT_KILL_VM);
-		give_up(c, CORE_LOSS_DISK);
-		return;
-	}
-	act(c, CORE_ACT_COMPARE);
-	if (c->wanted)
-		harvest(c, c->wanted_cause, e->now_us);
-}
-
-/* --- checkpoints, secondary --- */
-
-static void complete(struct core *c, const struct core_event *e)
-{
-	if (c->role != CORE_SECONDARY || c->phase != CORE_IDLE ||
-	    (c->state != CORE_SEEDING && c->state != CORE_PROTECTED))
-		return;
-	c->complete = e->epoch;
-	c->phase = CORE_APPLYING;
-	act(c, CORE_ACT_HELD)->epoch = e->epoch;
-	act(c, CORE_ACT_APPLY)->epoch = e->epoch;
-	/* from here on this node can serve */
-	if (c->state == CORE_SEEDING)
-		enter(c, CORE_PROTECTED);
-}
-
-/* it cannot be one any more: the primary goes on alone */
-static void leave(struct core *c, enum core_loss why, int status)
-{
-	if (c->peer_up) {
-		act(c, CORE_ACT_GOODBYE)->loss = why;
-		drop_peer(c);
-	}
-	act(c, CORE_ACT_KILL_VM);
-	quit(c, CORE_FAILED, status);
-}
-
-static void take_over(struct core *c)
-{
-	enter(c, CORE_ALONE);
-	c->role = CORE_PRIMARY;
-	act(c, CORE_ACT_TAKE_OVER)->loss = c->loss;
-}
-
-static void apply_done(struct core *c, const struct core_event *e)
-{
-	if (c->role != CORE_SECONDARY || c->phase != CORE_APPLYING)
-		return;
-	c->phase = CORE_IDLE;
-	if (e->status < 0) {
-		/* neither the old SVM nor the new one exists */
-		leave(c, CORE_LOSS_NONE, e->status);
-		return;
-	}
-	c->epoch = c->complete;
-	c->complete = 0;
-	if (c->state == CORE_TAKEOVER)
-		take_over(c);
-	else if (c->peer_up)
-		act(c, CORE_ACT_APPLIED);
-}
-
-/* --- failover --- */
-
-static void claim_answer(struct core *c, const struct core_event *e)
-{
-	if (c->state != CORE_CLAIMING || e->status < 0)
-		return; /* unknown is not won: wait for the next answer */
-	if (e->status > 0) {
-		act(c, CORE_ACT_KILL_VM);
-		quit(c, CORE_FAILED, -1);
-	} else if (c->role == CORE_PRIMARY) {
-		enter(c, CORE_ALONE);
-		if (c->peer_up) {
-			act(c, CORE_ACT_DISMISS);
-			drop_peer(c);
-		}
-		act(c, CORE_ACT_SERVE);
-		if (c->disk_failed)
-			act(c, CORE_ACT_DISK_ERROR);
-		c->disk_failed = false;
-	} else {
-		enter(c, CORE_TAKEOVER);
-		if (c->peer_up && c->loss == CORE_LOSS_SILENT) {
-			act(c, CORE_ACT_TAKEN);
-			drop_peer(c);
-		}
-		if (c->phase == CORE_IDLE)
-			take_over(c);
-	}
-}
-
-static void vm_died(struct core *c)
-{
-	if (c->role == CORE_PRIMARY && c->state == CORE_PROTECTED && c->peer_up) {
-		give_up(c, CORE_LOSS_PVM_DIED);
-		return;
-	}
-	if (c->state == CORE_FAILED || c->state == CORE_STOPPED || c->state == CORE_GIVEN_UP)
-		return;
-	if (c->peer_up)
-		act(c, CORE_ACT_DROP_PEER);
-	c->peer_up = false;
-	quit(c, CORE_FAILED, -1);
-}
-
-/* The local storage failed. The VM that serves shall not see it as long as the other one can go on. */
-static void primary_disk_failed(struct core *c)
-{
-	switch (c->state) {
-	case CORE_PROTECTED:
-		act(c, CORE_ACT_KILL_VM);
-		give_up(c, CORE_LOSS_DISK);
-		break;
-	case CORE_SEEDING:
-		if (!may_be_held(c)) {
-			act(c, CORE_ACT_DISK_ERROR);
-			break;
-		}
-		/* the secondary may be able to go on, or soon be */
-		c->disk_failed = true;
-		break;
-	case CORE_CLAIMING:
-		c->disk_failed = true;
-		break;
-	case CORE_GIVEN_UP:
-		break;
-	default:
-		act(c, CORE_ACT_DISK_ERROR);
-	}
-}
-
-static void disk_failed(struct core *c)
-{
-	if (c->role == CORE_PRIMARY)
-		primary_disk_failed(c);
-	else if (c->state == CORE_STARTING)
-		quit(c, CORE_FAILED, -1);
-	else if (c->state != CORE_CLAIMING && c->state != CORE_TAKEOVER) /* a bad disk is better than none */
-		leave(c, CORE_LOSS_DISK, -1);
-}
-
-/* the primary says it does not serve any more; its word comes in order behind all it sent */
-static void handover(struct core *c, const struct core_event *e)
-{
-	if (c->role != CORE_SECONDARY || c->state != CORE_PROTECTED)
-		return;
-	c->loss = e->loss;
-	c->lost_at_us = c->detected_us = e->now_us;
-	claim(c);
-}
-
-/* The primary gives up its role before the secondary takes it: never both. */
-static void operator_failover(struct core *c)
-{
-	if (c->role == CORE_SECONDARY && c->state == CORE_PROTECTED && c->peer_up)
-		act(c, CORE_ACT_ASK);
-}
-
-static void asked(struct core *c)
-{
-	if (c->role != CORE_PRIMARY || c->state != CORE_PROTECTED || !c->peer_up)
-		return;
-	act(c, CORE_ACT_KILL_VM);
-	give_up(c, CORE_LOSS_MANUAL);
-}
-
-static void taken(struct core *c)
-{
-	if (c->role != CORE_PRIMARY || (c->state != CORE_PROTECTED && c->state != CORE_CLAIMING))
-		return;
-	drop_peer(c);
-	act(c, CORE_ACT_KILL_VM);
-	quit(c, CORE_FAILED, -1);
+	if (c->role == CORE_PRIMARY && c->peer_up && c->state != CORE_GIVEN_UP)
+		core_act(c, CORE_ACT_GUEST_OFF);
+	else if (c->role == CORE_SECONDARY && c->peer_up)
+		core_act(c, CORE_ACT_GOODBYE)->loss = CORE_LOSS_MANUAL;
+	core_quit(c, CORE_STOPPED, 0);
 }
 
 /* --- time --- */
@@ -463,79 +169,35 @@ static void tick(struct core *c, const struct core_event *e)
 {
 	if (c->peer_up && e->now_us - c->last_tx_us >= c->cfg.heartbeat_us) {
 		c->last_tx_us = e->now_us;
-		act(c, CORE_ACT_HEARTBEAT);
+		core_act(c, CORE_ACT_HEARTBEAT);
 	}
-	if (silent(c, e->now_us)) {
-		peer_lost(c, e, CORE_LOSS_SILENT);
-		return;
-	}
-	if (may_checkpoint(c) && c->cfg.periodic_us &&
-	    e->now_us - c->last_checkpoint_us >= c->cfg.periodic_us)
-		harvest(c, CORE_CAUSE_PERIODIC, e->now_us);
+	pair_tick(c);
+	if (silent(c, e->now_us))
+		pair_lost(c, e, CORE_LOSS_SILENT);
+	else
+		ckpt_tick(c, e);
+}
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
 }
 
 uint64_t core_next_tick(const struct core *c)
 {
-	uint64_t t = UINT64_MAX, d;
+	uint64_t t = ckpt_next_tick(c);
 
-	if (c->peer_up) {
-		t = c->last_tx_us + c->cfg.heartbeat_us;
-		d = c->last_rx_us + c->cfg.heartbeat_us * c->cfg.misses + 1;
-		t = d < t && c->state != CORE_CLAIMING ? d : t;
-	}
-	if (may_checkpoint(c) && c->cfg.periodic_us) {
-		d = c->last_checkpoint_us + c->cfg.periodic_us;
-		t = d < t ? d : t;
-	}
+	if (!c->peer_up)
+		return t;
+	t = min_u64(t, c->last_tx_us + c->cfg.heartbeat_us);
+	if (c->state != CORE_CLAIMING)
+		t = min_u64(t, c->last_rx_us + c->cfg.heartbeat_us * c->cfg.misses + 1);
 	return t;
 }
 
-/* --- bringing a pair up --- */
-
-static void peer_up(struct core *c, const struct core_event *e)
+bool core_may_pair(const struct core *c, uint64_t now_us)
 {
-	if (c->state != CORE_ALONE && c->state != CORE_CONNECTING) {
-		act(c, CORE_ACT_DROP_PEER);
-		return;
-	}
-	c->peer_up = true;
-	c->last_rx_us = c->last_tx_us = e->now_us;
-	enter(c, CORE_SYNCING);
-	act(c, CORE_ACT_SYNC_DISK);
-}
-
-static void disk_synced(struct core *c, const struct core_event *e)
-{
-	if (c->state != CORE_SYNCING)
-		return;
-	/* both must ask the arbiter for the same one when they lose each other */
-	if (c->role == CORE_SECONDARY && e->epoch > c->generation)
-		c->generation = e->epoch;
-	enter(c, CORE_SEEDING);
-	if (c->role == CORE_PRIMARY)
-		act(c, CORE_ACT_SEED);
-}
-
-static void seeded(struct core *c, const struct core_event *e)
-{
-	if (c->role == CORE_PRIMARY && c->state == CORE_SEEDING && c->phase == CORE_IDLE)
-		harvest(c, CORE_CAUSE_START, e->now_us);
-}
-
-static void seed_failed(struct core *c, const struct core_event *e)
-{
-	if (c->state == CORE_SEEDING)
-		peer_lost(c, e, CORE_LOSS_PROTOCOL);
-}
-
-/* A primary takes the whole pair down with it; a secondary only ends protection. */
-static void stop(struct core *c)
-{
-	if (c->role == CORE_PRIMARY && c->peer_up && c->state != CORE_GIVEN_UP)
-		act(c, CORE_ACT_GUEST_OFF);
-	else if (c->role == CORE_SECONDARY && c->peer_up)
-		act(c, CORE_ACT_GOODBYE)->loss = CORE_LOSS_MANUAL;
-	quit(c, CORE_STOPPED, 0);
+	return c->role == CORE_PRIMARY && c->state == CORE_ALONE && !c->paused && now_us >= c->pair_from_us;
 }
 
 void core_event(struct core *c, const struct core_event *e)
@@ -544,43 +206,37 @@ void core_event(struct core *c, const struct core_event *e)
 	if (c->state == CORE_STOPPED || c->state == CORE_FAILED)
 		return;
 	switch (e->type) {
-	case CORE_EV_DECIDED:
-		if (c->state == CORE_STARTING && c->role == CORE_UNDECIDED)
-			c->role = e->role;
-		break;
-	case CORE_EV_STARTED:
-		assert(c->role != CORE_UNDECIDED);
-		if (c->state == CORE_STARTING)
-			enter(c, c->role == CORE_PRIMARY ? CORE_ALONE : CORE_CONNECTING);
-		break;
-	case CORE_EV_START_FAILED: quit(c, CORE_FAILED, e->status); break;
-	case CORE_EV_PEER_UP: peer_up(c, e); break;
-	case CORE_EV_PEER_LOST: peer_lost(c, e, e->loss); break;
+	case CORE_EV_DECIDED: decided(c, e); break;
+	case CORE_EV_STARTED: started(c); break;
+	case CORE_EV_START_FAILED: core_quit(c, CORE_FAILED, e->status); break;
+	case CORE_EV_PEER_UP: pair_up(c, e); break;
+	case CORE_EV_PEER_LOST: pair_lost(c, e, e->loss); break;
 	case CORE_EV_RX: c->last_rx_us = e->now_us; break;
 	case CORE_EV_TICK: tick(c, e); break;
-	case CORE_EV_DISK_SYNCED: disk_synced(c, e); break;
-	case CORE_EV_SEEDED: seeded(c, e); break;
-	case CORE_EV_SEED_FAILED: seed_failed(c, e); break;
-	case CORE_EV_WANT_CHECKPOINT: want_checkpoint(c, e); break;
-	case CORE_EV_HARVESTED: harvested(c, e); break;
-	case CORE_EV_HELD: held(c, e); break;
-	case CORE_EV_APPLIED: applied(c, e); break;
-	case CORE_EV_COMPLETE: complete(c, e); break;
-	case CORE_EV_APPLY_DONE: apply_done(c, e); break;
-	case CORE_EV_CLAIM: claim_answer(c, e); break;
-	case CORE_EV_VM_DIED: vm_died(c); break;
-	case CORE_EV_DISK_FAILED: disk_failed(c); break;
-	case CORE_EV_HANDOVER: handover(c, e); break;
-	case CORE_EV_DISMISSED:
-		if (c->role == CORE_SECONDARY && c->state == CORE_PROTECTED) {
-			act(c, CORE_ACT_DROP_PEER);
-			act(c, CORE_ACT_KILL_VM);
-			quit(c, CORE_FAILED, -1);
-		}
+	case CORE_EV_DISK_SYNCED: pair_disk_synced(c, e); break;
+	case CORE_EV_SEEDED: ckpt_seeded(c, e); break;
+	case CORE_EV_SEED_FAILED:
+		if (c->state == CORE_SEEDING)
+			pair_lost(c, e, CORE_LOSS_PROTOCOL);
 		break;
-	case CORE_EV_FAILOVER: operator_failover(c); break;
-	case CORE_EV_ASKED: asked(c); break;
-	case CORE_EV_TAKEN: taken(c); break;
+	case CORE_EV_WANT_CHECKPOINT: ckpt_want(c, e->cause, e->now_us); break;
+	case CORE_EV_HARVESTED: ckpt_harvested(c, e); break;
+	case CORE_EV_HELD: ckpt_held(c, e); break;
+	case CORE_EV_APPLIED: ckpt_applied(c, e); break;
+	case CORE_EV_COMPLETE: ckpt_complete(c, e); break;
+	case CORE_EV_APPLY_DONE: ckpt_apply_done(c, e); break;
+	case CORE_EV_CLAIM: pair_claim_answer(c, e); break;
+	case CORE_EV_VM_DIED: pair_vm_died(c); break;
+	case CORE_EV_VM_WEDGED: pair_vm_wedged(c); break;
+	case CORE_EV_DISK_FAILED: pair_disk_failed(c); break;
+	case CORE_EV_HANDOVER: pair_handover(c, e); break;
+	case CORE_EV_DISMISSED: pair_dismissed(c, e); break;
+	case CORE_EV_TAKEN: pair_taken(c); break;
+	case CORE_EV_FAILOVER:
+	case CORE_EV_SWITCHOVER: pair_failover(c, e); break;
+	case CORE_EV_ASKED: pair_asked(c, e); break;
+	case CORE_EV_PAUSE: pair_pause(c, e); break;
+	case CORE_EV_RESUME: pair_resume(c); break;
 	case CORE_EV_GUEST_OFF:
 		if (c->role == CORE_PRIMARY)
 			stop(c);

@@ -45,7 +45,8 @@ const char *core_state_name(enum core_state s);
 	X(MISSING, "missing")      \
 	X(FULL, "full")            \
 	X(DISK, "disk")            \
-	X(MANUAL, "manual")
+	X(MANUAL, "manual")        \
+	X(SWITCHOVER, "switchover")
 enum core_cause {
 #define X(name, text) CORE_CAUSE_##name,
 	CORE_CAUSES(X)
@@ -62,7 +63,11 @@ const char *core_cause_name(enum core_cause c);
 	X(PVM_DIED, "pvm-died")             \
 	X(MANUAL, "manual")                 \
 	X(PROTOCOL, "peer-protocol-error")  \
-	X(DISK, "disk-failed")
+	X(DISK, "disk-failed")              \
+	X(WEDGED, "wedged")                 \
+	X(SLOW, "slow")                     \
+	X(CHECKPOINT, "checkpoint-failed")  \
+	X(PAUSED, "paused")
 enum core_loss {
 #define X(name, text) CORE_LOSS_##name,
 	CORE_LOSSES(X)
@@ -72,7 +77,7 @@ enum core_loss {
 const char *core_loss_name(enum core_loss l);
 
 enum core_event_type {
-	CORE_EV_DECIDED,        /* .role: this node begins in it */
+	CORE_EV_DECIDED,        /* .role: this node begins in it; .epoch: generation of the arbiter's record, 0: none */
 	CORE_EV_STARTED,        /* local parts are up (primary: the VM runs) */
 	CORE_EV_START_FAILED,
 	CORE_EV_PEER_UP,        /* all channels to the peer are connected */
@@ -80,7 +85,8 @@ enum core_event_type {
 	CORE_EV_RX,             /* anything came from the peer */
 	CORE_EV_TICK,           /* time has passed; sockets were read before */
 	CORE_EV_DISK_SYNCED,    /* primary: the peer's disk gets the same content;
-				 * secondary: the primary says so, .epoch is its generation */
+				 * secondary: the primary says so, .epoch is its generation. May come again,
+				 * with a newer one (CORE_ACT_GENERATION) */
 	CORE_EV_SEEDED,         /* primary: both VMs stand at the same RAM, the PVM is tracked and runs;
 				 * secondary: the SVM has its private view */
 	CORE_EV_SEED_FAILED,
@@ -90,15 +96,24 @@ enum core_event_type {
 	CORE_EV_APPLIED,        /* primary: the SVM runs in .epoch */
 	CORE_EV_COMPLETE,       /* secondary: all of the checkpoint of .epoch is here */
 	CORE_EV_APPLY_DONE,     /* secondary: status */
-	CORE_EV_CLAIM,          /* answer of the arbiter: status 0 won, 1 lost, < 0 unknown */
+	CORE_EV_CLAIM,          /* answer of the arbiter about generation .epoch: status 0 won, 1 lost, < 0 unknown.
+				 * Of the last ACT_CLAIM; what comes to an earlier one is ignored */
 	CORE_EV_VM_DIED,        /* the local QEMU ended unasked */
+	CORE_EV_VM_WEDGED,      /* it does not answer any more */
 	CORE_EV_DISK_FAILED,    /* the local storage. primary: a request of the VM waits for what becomes
 				 * of it; secondary: this node cannot be one */
-	CORE_EV_HANDOVER,       /* secondary: the primary does not serve any more; .loss says why */
-	CORE_EV_DISMISSED,      /* secondary: the primary serves alone; never take over */
+	CORE_EV_HANDOVER,       /* secondary: the primary does not serve any more; .loss says why, .epoch is the
+				 * generation to claim, 0: the next one */
+	CORE_EV_DISMISSED,      /* secondary: the primary serves alone; never take over. .epoch: the generation in
+				 * which it serves, where it told a dialler, 0: on the link of the pair */
 	CORE_EV_TAKEN,          /* primary: the secondary serves, this node was silent for too long */
-	CORE_EV_FAILOVER,       /* secondary: the operator asks this node to serve */
-	CORE_EV_ASKED,          /* primary: the secondary asks it to hand over */
+	CORE_EV_FAILOVER,       /* secondary: the operator asks this node to serve, as it is */
+	CORE_EV_SWITCHOVER,     /* the operator asks both to exchange their roles; on the secondary also the
+				 * primary's word that its operator does (CORE_ACT_SWITCHOVER there) */
+	CORE_EV_ASKED,          /* primary: the secondary asks it to hand over; .cause SWITCHOVER: after a
+				 * checkpoint */
+	CORE_EV_PAUSE,          /* primary: the operator asks it to serve alone and take no peer, */
+	CORE_EV_RESUME,         /* or one again */
 	CORE_EV_GUEST_OFF,      /* primary: the guest powered itself off */
 	CORE_EV_STOP,           /* the operator asks this node to stop */
 };
@@ -114,6 +129,9 @@ struct core_event {
 };
 
 enum core_action_type {
+	CORE_ACT_START,         /* begin in the role that was decided: primary: the claim is won, serve the disks,
+				 * start the VM; then CORE_EV_STARTED */
+	CORE_ACT_DECIDE,        /* the claim at the start was lost: read the arbiter's record, decide again */
 	CORE_ACT_SYNC_DISK,     /* link the disks; the primary sends what differs */
 	CORE_ACT_SEED,          /* primary: begin the live migration, tell the peer to receive it */
 	CORE_ACT_HARVEST,       /* primary: take the checkpoint that begins .epoch */
@@ -122,13 +140,17 @@ enum core_action_type {
 	CORE_ACT_HELD,          /* secondary: tell the primary that .epoch is held */
 	CORE_ACT_APPLY,         /* secondary: switch to .epoch */
 	CORE_ACT_APPLIED,       /* secondary: tell the primary */
-	CORE_ACT_CLAIM,         /* ask the arbiter for .epoch (as generation) */
+	CORE_ACT_CLAIM,         /* ask the arbiter for generation .epoch, until it is known who has it; .loss: why;
+				 * .peer_gone: the peer said that it does not serve. Takes the place of the last one */
 	CORE_ACT_SERVE,         /* primary: protection is over, pass everything */
 	CORE_ACT_TAKE_OVER,     /* secondary: the SVM serves, this node is primary */
 	CORE_ACT_HEARTBEAT,     /* send one */
 	CORE_ACT_DROP_PEER,     /* close the peer link */
-	CORE_ACT_HAND_OVER,     /* primary: tell the peer to take over; .loss: why */
-	CORE_ACT_ASK,           /* secondary: ask the primary to hand over */
+	CORE_ACT_HAND_OVER,     /* primary: silence the NICs, tell the peer to take over; .loss: why, .epoch: the
+				 * generation it has to claim. The VM is killed by the next action */
+	CORE_ACT_SWITCHOVER,    /* primary: tell the peer to get ready, and then to ask for the handover */
+	CORE_ACT_GENERATION,    /* primary: tell the peer that the pair's generation is .epoch */
+	CORE_ACT_ASK,           /* secondary: ask the primary to hand over; .cause SWITCHOVER: after a checkpoint */
 	CORE_ACT_TAKEN,         /* secondary: tell the primary that it must not serve any more */
 	CORE_ACT_DISMISS,       /* primary: tell the peer that it must not take over */
 	CORE_ACT_KILL_VM,       /* the local VM must not run any more */
@@ -147,13 +169,19 @@ struct core_action {
 	enum core_cause cause;
 	enum core_loss loss;
 	int status;
+	bool peer_gone;
 };
 
+/* status of CORE_ACT_EXIT: this node has lost its part in the pair; started again it may get one */
+#define CORE_EXIT_AGAIN 75
+
 struct core_config {
-	enum core_role role;
+	bool arbiter_none;      /* nobody to ask: a claim is only good when it is needed */
 	uint64_t heartbeat_us;  /* interval */
 	unsigned int misses;    /* heartbeats that may be missing */
 	uint64_t periodic_us;   /* longest time without a checkpoint; mode checkpoint: its interval */
+	uint64_t lag_limit_us;  /* longest time until a checkpoint is applied, else the peer is too slow; 0: none */
+	uint64_t settle_us;     /* a lost pair is not formed again before; doubled when it is lost again soon */
 };
 
 enum core_phase { CORE_IDLE, CORE_HARVESTING, CORE_SENDING, CORE_APPLYING };
@@ -167,14 +195,25 @@ struct core {
 	enum core_phase phase;
 	uint64_t epoch;         /* primary: of the PVM's output; secondary: of the SVM */
 	uint64_t complete;      /* secondary: epoch of a complete checkpoint not yet applied, or 0 */
-	uint64_t generation;
-	uint64_t last_rx_us, last_tx_us, last_checkpoint_us;
+	/* Generations. Whoever serves alone has won the claim for its generation; a pair lives in that of its
+	 * primary, and both claim the next one when they lose each other. */
+	uint64_t generation;    /* 0: none yet */
+	uint64_t claiming;      /* asked for, no answer yet; 0: none */
+	uint64_t ahead;         /* secondary: won in advance, for a switchover; 0: none */
+	uint64_t last_rx_us, last_tx_us, last_checkpoint_us, phase_us, protected_us;
 	bool peer_up, wanted;
 	bool disk_failed;       /* a request of the VM waits for the end of what is under way */
+	bool paused;            /* by the operator: take no peer */
+	bool leaving;           /* primary, protected: ends protection when the claim is won; `loss` says why */
+	bool handing_over;      /* primary: does so after the next checkpoint */
+	bool asking;            /* secondary: asks for the handover when the claim is won, */
+	enum core_cause ask;    /* so */
 	enum core_cause wanted_cause;
 	enum core_loss loss;    /* of the last failover or loss of the peer */
 	uint64_t lost_at_us;    /* when the peer was last heard before it was lost */
 	uint64_t detected_us;   /* when the loss was noticed */
+	uint64_t pair_from_us;  /* no new pair before */
+	unsigned int losses;    /* that followed each other soon */
 	uint64_t checkpoints[CORE_NCAUSES];
 	enum core_cause cause;  /* of the checkpoint under way */
 
@@ -187,5 +226,7 @@ void core_init(struct core *c, const struct core_config *cfg);
 void core_event(struct core *c, const struct core_event *e);
 /* when CORE_EV_TICK makes sense next; never more than a heartbeat interval away while a peer is up */
 uint64_t core_next_tick(const struct core *c);
+/* primary: may a peer come now? Not while paused, nor so soon after the last one was lost. */
+bool core_may_pair(const struct core *c, uint64_t now_us);
 
 #endif

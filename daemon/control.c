@@ -2,8 +2,9 @@
  *
  * control.c - the operator's socket: STATE/colo.sock, root's alone
  *
- * One JSON object a line in, one out: {"command": "status" | "checkpoint" | "failover" | "stop" | "explain" |
- * "pcap" | "verify", "verify": bool, "repair": bool, "last": reports at most, "after": packet}. Answer: {"ok": true, ...} or
+ * One JSON object a line in, one out: {"command": "status" | "checkpoint" | "failover" | "switchover" | "pause" |
+ * "resume" | "stop" | "explain" | "pcap" | "verify", "verify": bool, "repair": bool, "force": bool, "last": reports
+ * at most, "after": packet}. Answer: {"ok": true, ...} or
  * {"ok": false, "error": text}. While an answer has not been read no further line is.
  */
 #include <errno.h>
@@ -99,14 +100,49 @@ static json_t *do_checkpoint(struct daemon *d, json_t *args)
 	return yes();
 }
 
-static json_t *do_failover(struct daemon *d)
+static json_t *order(struct daemon *d, enum core_event_type type)
 {
+	daemon_event(d, (struct core_event){ .type = type });
+	return yes();
+}
+
+static json_t *do_failover(struct daemon *d, json_t *args)
+{
+	bool force = json_is_true(json_object_get(args, "force"));
+	const char *why;
+
 	if (daemon_is_primary(d))
 		return no("this node is primary already");
+	if (d->core.state == CORE_CLAIMING && force)
+		return daemon_force_claim(d, &why) < 0 ? no(why) : yes();
+	if (d->core.state == CORE_CLAIMING)
+		return no("the primary is lost, and nobody has said yet that this node may serve. If there is no arbiter, "
+			  "make sure that the primary is off, then: colo failover --force");
 	if (d->core.state != CORE_PROTECTED)
 		return no("this node holds no complete checkpoint to serve from");
-	daemon_event(d, (struct core_event){ .type = CORE_EV_FAILOVER });
-	return yes();
+	return order(d, CORE_EV_FAILOVER);
+}
+
+static json_t *do_switchover(struct daemon *d)
+{
+	if (d->core.state != CORE_PROTECTED || !d->core.peer_up)
+		return no("not protected: the other node could not go on with the VM");
+	if (d->core.leaving)
+		return no("protection is about to end here: colo resume first, or wait");
+	return order(d, CORE_EV_SWITCHOVER);
+}
+
+static json_t *do_pause(struct daemon *d, bool pause)
+{
+	if (!daemon_is_primary(d))
+		return no("this node is not the primary");
+	if (d->core.state == CORE_STARTING || d->core.state == CORE_GIVEN_UP)
+		return no("this node does not serve");
+	if (pause && d->core.paused && d->core.state == CORE_ALONE)
+		return no("paused already");
+	if (!pause && !d->core.paused)
+		return no("not paused");
+	return order(d, pause ? CORE_EV_PAUSE : CORE_EV_RESUME);
 }
 
 /* its progress and result are in the status */
@@ -115,12 +151,6 @@ static json_t *do_verify(struct daemon *d, json_t *args)
 	const char *why;
 
 	return verify_begin(d, json_is_true(json_object_get(args, "repair")), &why) < 0 ? no(why) : yes();
-}
-
-static json_t *do_stop(struct daemon *d)
-{
-	daemon_event(d, (struct core_event){ .type = CORE_EV_STOP });
-	return yes();
 }
 
 static json_t *do_status(struct daemon *d)
@@ -144,11 +174,17 @@ static json_t *execute(struct daemon *d, const char *line, size_t n)
 	else if (!strcmp(cmd, "checkpoint"))
 		out = do_checkpoint(d, msg);
 	else if (!strcmp(cmd, "failover"))
-		out = do_failover(d);
+		out = do_failover(d, msg);
+	else if (!strcmp(cmd, "switchover"))
+		out = do_switchover(d);
+	else if (!strcmp(cmd, "pause"))
+		out = do_pause(d, true);
+	else if (!strcmp(cmd, "resume"))
+		out = do_pause(d, false);
 	else if (!strcmp(cmd, "verify"))
 		out = do_verify(d, msg);
 	else if (!strcmp(cmd, "stop"))
-		out = do_stop(d);
+		out = order(d, CORE_EV_STOP);
 	else if (!strcmp(cmd, "explain"))
 		out = explain_json(d, msg);
 	else if (!strcmp(cmd, "pcap"))

@@ -9,6 +9,7 @@
  */
 #include "daemon/daemon.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -29,6 +30,7 @@
 #define ANNOUNCE_TIMES 5
 #define LINGER_MS 3000
 #define EVENT_QUEUE 64
+#define SETTLE_US 3000000
 
 static struct core_event queue[EVENT_QUEUE];
 static unsigned int queued, taken;
@@ -224,17 +226,63 @@ static void drop_peer(struct daemon *d)
 	peer_redial(d); /* if this node has lost it and claims: does it serve? */
 }
 
-static void claim(struct daemon *d, uint64_t generation)
+static void claim_answer(struct daemon *d, uint64_t generation, int status)
 {
-	/* arbiter none: nobody is asked. That the replication link never fails while both hosts live
-	 * is the operator's promise; colo(5) says what happens if it does. */
-	log_info("arbiter none: generation %llu is taken for won", (unsigned long long)generation);
-	daemon_event(d, (struct core_event){ .type = CORE_EV_CLAIM, .status = 0 });
+	daemon_event(d, (struct core_event){ .type = CORE_EV_CLAIM, .epoch = generation, .status = status });
+}
+
+/* arbiter none: a primary may serve, and so may whoever is told that the other one does not. Else a person
+ * must say so: colo failover --force. */
+static void claim(struct daemon *d, const struct core_action *a)
+{
+	bool won = daemon_is_primary(d) || a->peer_gone;
+
+	won = true; /* H2 REMOVES THIS LINE when the lab has an arbiter: until then a secondary takes it for won */
+	d->claim_waits = won ? 0 : a->epoch;
+	if (won) {
+		log_info("arbiter none: generation %llu is taken for won", (unsigned long long)a->epoch);
+		claim_answer(d, a->epoch, 0);
+	} else {
+		log_warn("%s is lost, and there is no arbiter to say who serves. Make sure that %s is off, then: "
+			 "colo failover --force", config_peer(d->cfg)->name, config_peer(d->cfg)->name);
+	}
+}
+
+int daemon_force_claim(struct daemon *d, const char **why)
+{
+	uint64_t generation = d->claim_waits;
+
+	*why = "no claim waits for the operator";
+	if (!generation)
+		return -EINVAL;
+	log_warn("the operator says that %s is off: generation %llu", config_peer(d->cfg)->name,
+		 (unsigned long long)generation);
+	d->claim_waits = 0;
+	claim_answer(d, generation, 0);
+	return 0;
+}
+
+static void hand_over(struct daemon *d, const struct core_action *a)
+{
+	uint64_t generation = htobe64(a->epoch);
+
+	FAILPOINT("hand-over");
+	nic_give_up(d);
+	peer_send(d, PEER_HANDOVER, a->loss, &generation, sizeof(generation), NULL, 0);
+	peer_flush(d); /* what follows takes time */
+	FAILPOINT("handed-over");
+}
+
+static void ask(struct daemon *d, enum core_cause cause)
+{
+	peer_send(d, PEER_ASK, cause == CORE_CAUSE_SWITCHOVER, NULL, 0, NULL, 0);
 }
 
 static void carry_out(struct daemon *d, const struct core_action *a)
 {
 	switch (a->type) {
+	case CORE_ACT_START: start_role(d); break;
+	case CORE_ACT_DECIDE: start_decide_again(d); break;
 	case CORE_ACT_SYNC_DISK: sync_disk(d); break;
 	case CORE_ACT_SEED: seed_begin(d); break;
 	case CORE_ACT_HARVEST: checkpoint_harvest(d, a->epoch, a->cause); break;
@@ -248,19 +296,16 @@ static void carry_out(struct daemon *d, const struct core_action *a)
 	case CORE_ACT_APPLIED: checkpoint_send_applied(d, a->epoch); break;
 	case CORE_ACT_CLAIM:
 		FAILPOINT("claim");
-		claim(d, a->epoch);
+		claim(d, a);
 		break;
 	case CORE_ACT_SERVE: serve_alone(d); break;
 	case CORE_ACT_TAKE_OVER: take_over(d); break;
 	case CORE_ACT_HEARTBEAT: peer_heartbeat(d); break;
 	case CORE_ACT_DROP_PEER: drop_peer(d); break;
-	case CORE_ACT_HAND_OVER:
-		FAILPOINT("hand-over");
-		peer_send(d, PEER_HANDOVER, a->loss, NULL, 0, NULL, 0);
-		FAILPOINT_AFTER(peer_flush(d), "handed-over");
-		nic_give_up(d);
-		break;
-	case CORE_ACT_ASK: peer_send(d, PEER_ASK, 0, NULL, 0, NULL, 0); break;
+	case CORE_ACT_HAND_OVER: hand_over(d, a); break;
+	case CORE_ACT_SWITCHOVER: peer_send(d, PEER_SWITCHOVER, 0, NULL, 0, NULL, 0); break;
+	case CORE_ACT_GENERATION: peer_send(d, PEER_SYNCED, a->epoch, NULL, 0, NULL, 0); break;
+	case CORE_ACT_ASK: ask(d, a->cause); break;
 	case CORE_ACT_TAKEN: peer_send(d, PEER_TAKEN, 0, NULL, 0, NULL, 0); break;
 	case CORE_ACT_DISMISS: peer_send(d, PEER_DISMISS, 0, NULL, 0, NULL, 0); break;
 	case CORE_ACT_KILL_VM:
@@ -494,10 +539,11 @@ static void find_exe_dir(struct daemon *d)
 int daemon_run(const struct config *cfg, const struct run_options *options)
 {
 	struct core_config core = {
-		.role = CORE_UNDECIDED,
+		.arbiter_none = true,
 		.heartbeat_us = cfg->heartbeat_us,
 		.misses = cfg->misses,
 		.periodic_us = cfg->mode == MODE_CHECKPOINT ? cfg->interval_us : cfg->periodic_us,
+		.settle_us = SETTLE_US,
 	};
 	static struct daemon daemon;
 	struct daemon *d = &daemon;

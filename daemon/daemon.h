@@ -423,6 +423,8 @@ enum peer_status start_hello(struct daemon *d, bool undecided, const struct line
 			     char *text, size_t size);
 void start_taken(struct daemon *d); /* undecided, dialled, and was taken as secondary */
 bool start_is_undecided(const struct daemon *d);
+void start_role(struct daemon *d);         /* CORE_ACT_START */
+void start_decide_again(struct daemon *d); /* CORE_ACT_DECIDE */
 
 /* --- notify.c: tell others what happens --- */
 
@@ -478,6 +480,7 @@ struct daemon {
 	struct explain *explain;
 	uv_timer_t announce, linger, seed_poll, start_limit, follow, say, pet;
 	struct run_options options;
+	uint64_t claim_waits;   /* arbiter none: this generation is the operator's to grant; 0: none */
 	bool undecided;         /* all but the role is known */
 	char waits_for[512];    /* undecided: why, and what decides */
 	int announcements;
@@ -500,6 +503,8 @@ void daemon_event(struct daemon *d, struct core_event e); /* now_us is filled in
 void daemon_fail_start(struct daemon *d, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 void daemon_loaded(struct daemon *d, int status);
+/* colo failover --force: the operator says that the peer is off. 0, or why not */
+int daemon_force_claim(struct daemon *d, const char **why);
 uint64_t daemon_now_us(void);
 /* full path of an installed or just built file ("colo-agent.so"); static storage of the caller */
 int daemon_find(struct daemon *d, const char *sub, const char *file, char *out, size_t size);

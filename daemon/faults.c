@@ -75,10 +75,14 @@ void faults_disk(struct daemon *d, const char *disk, const char *why)
 
 void faults_goodbye(struct daemon *d, enum core_loss why)
 {
-	const char *text = "a checkpoint could not be applied";
+	const char *text = "the primary goes on alone";
 
 	if (why == CORE_LOSS_DISK || d->alarms.alarm[ALARM_DISK].at_unix_ms)
 		text = d->alarms.alarm[ALARM_DISK].text;
+	else if (why == CORE_LOSS_CHECKPOINT)
+		text = "a checkpoint could not be applied";
+	else if (why == CORE_LOSS_WEDGED)
+		text = "its VM does not answer";
 	else if (why == CORE_LOSS_MANUAL)
 		text = "it was told to stop";
 	peer_send(d, PEER_GOODBYE, 0, text, strlen(text), NULL, 0);
@@ -104,7 +108,7 @@ static const char *why_lost(const struct daemon *d)
 /* Was there protection, or nearly, that is lost now? A loss is judged where it ends: who serves then? */
 static bool ends_protection(enum core_state from, enum core_state to)
 {
-	return to == CORE_ALONE && (from == CORE_CLAIMING || from == CORE_TAKEOVER || from == CORE_SEEDING ||
+	return to == CORE_ALONE && (from == CORE_PROTECTED || from == CORE_CLAIMING || from == CORE_TAKEOVER || from == CORE_SEEDING ||
 				    from == CORE_SYNCING);
 }
 
@@ -116,6 +120,8 @@ void faults_state(struct daemon *d, enum core_state before)
 		return;
 	if (now == CORE_PROTECTED) {
 		faults_mended(d, ALARM_PROTECTION);
+	} else if (now == CORE_ALONE && d->core.paused) {
+		log_warn("protection is paused until colo resume");
 	} else if (ends_protection(before, now)) {
 		faults_alarm(d, ALARM_PROTECTION, "the VM is not protected since %s was lost: %s",
 			     config_peer(d->cfg)->name, why_lost(d));

@@ -111,6 +111,20 @@ void peer_heartbeat(struct daemon *d)
 	peer_send(d, PEER_HEARTBEAT, d->core.epoch, v, (d->peer.version < 4 ? 3 : 4) * sizeof(*v), NULL, 0);
 }
 
+static bool handed_over(struct daemon *d, uint64_t why, const uint8_t *p, size_t n)
+{
+	uint64_t generation = 0;
+
+	FAILPOINT("hand-over-received");
+	if (n != sizeof(generation))
+		return false;
+	memcpy(&generation, p, sizeof(generation));
+	log_warn("the primary hands over");
+	daemon_event(d, (struct core_event){ .type = CORE_EV_HANDOVER, .epoch = be64toh(generation),
+					     .loss = why < CORE_NLOSSES ? why : CORE_LOSS_PVM_DIED });
+	return true;
+}
+
 static bool secondary_message(struct daemon *d, unsigned int type, uint64_t epoch, const uint8_t *p,
 			      size_t n)
 {
@@ -123,13 +137,9 @@ static bool secondary_message(struct daemon *d, unsigned int type, uint64_t epoc
 		daemon_event(d, (struct core_event){ .type = CORE_EV_DISK_SYNCED, .epoch = epoch });
 		return true;
 	case PEER_SEED_START: seed_receive(d); return true;
-	case PEER_HANDOVER:
-		FAILPOINT("hand-over-received");
-		log_warn("the primary hands over");
-		daemon_event(d, (struct core_event){
-			.type = CORE_EV_HANDOVER,
-			.loss = epoch == CORE_LOSS_MANUAL || epoch == CORE_LOSS_DISK ? epoch : CORE_LOSS_PVM_DIED,
-		});
+	case PEER_HANDOVER: return handed_over(d, epoch, p, n);
+	case PEER_SWITCHOVER:
+		daemon_event(d, (struct core_event){ .type = CORE_EV_SWITCHOVER });
 		return true;
 	case PEER_DISMISS:
 		log_warn("the primary serves alone and dismisses this node");
@@ -154,7 +164,8 @@ static bool primary_message(struct daemon *d, unsigned int type, uint64_t epoch,
 		return true;
 	case PEER_ASK:
 		log_warn("the secondary is told to take over");
-		daemon_event(d, (struct core_event){ .type = CORE_EV_ASKED });
+		daemon_event(d, (struct core_event){
+			.type = CORE_EV_ASKED, .cause = epoch ? CORE_CAUSE_SWITCHOVER : CORE_CAUSE_MANUAL });
 		return true;
 	case PEER_TAKEN:
 		log_error("this node was silent too long: the secondary has taken over");

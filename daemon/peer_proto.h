@@ -102,16 +102,19 @@ enum peer_type {
 	PEER_BOUNDARY,      /* to secondary: epoch begins; u64 for each NIC: last input the PVM had */
 	PEER_HELD,          /* to primary */
 	PEER_APPLIED,       /* to primary: struct peer_applied */
-	PEER_HANDOVER,      /* to secondary: take over; epoch: enum core_loss, why */
-	PEER_ASK,           /* to primary: hand over */
+	PEER_HANDOVER,      /* to secondary: take over; epoch: enum core_loss, why; payload: u64, the
+			     * generation to claim */
+	PEER_ASK,           /* to primary: hand over; epoch: 1 after a checkpoint, 0 at once */
 	PEER_TAKEN,         /* to primary: the secondary serves, end */
 	PEER_DISMISS,       /* to secondary: never take over */
 	PEER_GUEST_OFF,     /* to secondary: the guest is off, end */
-	PEER_SYNCED,        /* to secondary: disks are alike, seeding begins; epoch: the generation */
+	PEER_SYNCED,        /* to secondary: disks are alike, seeding begins; epoch: the generation. May
+			     * come again, with a newer one */
 	PEER_GOODBYE,       /* to primary: the secondary ends; payload: text */
 	/* to secondary, of each NIC, before BOUNDARY and with its epoch: u64 as above, number 0; piece of the base of
 	 * its translator (net/net.h), the last one says so */
 	PEER_TRANSLATIONS,
+	PEER_SWITCHOVER,    /* to secondary: claim, then ask the primary to hand over */
 };
 
 struct peer_header {

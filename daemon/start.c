@@ -25,7 +25,6 @@ static void secondary(struct daemon *d)
 	uv_timer_stop(&d->say);
 	uv_timer_stop(&d->start_limit);
 	daemon_event(d, (struct core_event){ .type = CORE_EV_DECIDED, .role = CORE_SECONDARY });
-	daemon_event(d, (struct core_event){ .type = CORE_EV_STARTED });
 	log_info("waiting for %s", config_peer(d->cfg)->name);
 }
 
@@ -76,9 +75,15 @@ static void primary(struct daemon *d)
 {
 	uv_timer_stop(&d->say);
 	uv_timer_stop(&d->start_limit);
-	daemon_event(d, (struct core_event){ .type = CORE_EV_DECIDED, .role = CORE_PRIMARY });
 	peer_stop_dialling(d);
-	if (diskman_serve(d, on_serving) < 0)
+	daemon_event(d, (struct core_event){ .type = CORE_EV_DECIDED, .role = CORE_PRIMARY });
+}
+
+void start_role(struct daemon *d)
+{
+	if (!daemon_is_primary(d))
+		daemon_event(d, (struct core_event){ .type = CORE_EV_STARTED });
+	else if (diskman_serve(d, on_serving) < 0)
 		daemon_fail_start(d, "a disk manager does not answer");
 }
 
@@ -145,6 +150,11 @@ static void decide(struct daemon *d)
 	case START_UNDECIDED: undecided(d); break;
 	default: daemon_fail_start(d, "%s", d->waits_for);
 	}
+}
+
+void start_decide_again(struct daemon *d)
+{
+	decide(d);
 }
 
 bool start_is_undecided(const struct daemon *d)

@@ -138,6 +138,7 @@ json_t *status_json(struct daemon *d)
 		      d->cfg->mode == MODE_CHECKPOINT ? "checkpoint" : "colo", "epoch",
 		      integer(d->core.epoch), "generation", integer(d->core.generation), "version",
 		      COLO_VERSION);
+	json_object_set_new(s, "paused", json_boolean(d->core.paused));
 	json_object_set_new(s, "checkpoints", checkpoints(&d->core));
 	json_object_set_new(s, "pause_us", percentiles(&k->pause_us));
 	json_object_set_new(s, "apply_us", percentiles(&k->apply_us));

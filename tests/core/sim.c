@@ -132,12 +132,12 @@ void sim_after(struct world *w, uint64_t delay, enum ev_type type, unsigned int 
 
 enum fault {
 	F_BREAK, F_SILENCE, F_ONE_WAY, F_NONSENSE, F_VM, F_DAEMON, F_HOST, F_STALL, F_HARVEST, F_APPLY, F_SEED, F_ARBITER,
-	F_FAILOVER, F_STOP, F_GUEST_OFF, F_MANUAL, F_DISK, NFAULTS
+	F_FAILOVER, F_SWITCHOVER, F_PAUSE, F_RESUME, F_WEDGED, F_STOP, F_GUEST_OFF, F_MANUAL, F_DISK, NFAULTS
 };
 static const char *const fault_names[] = {
 	"link closed", "link silent", "link silent one way", "nonsense", "VM dies", "daemon dies", "host dies",
 	"daemon stalls", "next harvest fails", "next apply fails", "next seed fails", "arbiter silent",
-	"operator: failover", "operator: stop", "guest powers off", "operator: checkpoint", "disk fails",
+	"operator: failover", "operator: switchover", "operator: pause", "operator: resume", "VM wedged", "operator: stop", "guest powers off", "operator: checkpoint", "disk fails",
 };
 _Static_assert(sizeof(fault_names) / sizeof(*fault_names) == NFAULTS, "fault names");
 
@@ -193,6 +193,14 @@ static void operator(struct world *w, struct node *n, enum fault f, bool was_cal
 		tell(w, n, CORE_EV_WANT_CHECKPOINT);
 	} else if (f == F_FAILOVER) {
 		tell(w, n, CORE_EV_FAILOVER);
+	} else if (f == F_SWITCHOVER) {
+		tell(w, n, CORE_EV_SWITCHOVER);
+	} else if (f == F_PAUSE) {
+		tell(w, n, CORE_EV_PAUSE);
+	} else if (f == F_RESUME) {
+		tell(w, n, CORE_EV_RESUME);
+	} else if (f == F_WEDGED) {
+		tell(w, n, CORE_EV_VM_WEDGED);
 	}
 }
 
@@ -232,7 +240,7 @@ static void fault(struct world *w)
 	if (f != F_MANUAL && f != F_ARBITER) {
 		w->expect = w->expect && was_calm;
 		w->off = false;
-		w->harsh = w->harsh || (f != F_STALL && f != F_FAILOVER);
+		w->harsh = w->harsh || (f != F_STALL && f != F_FAILOVER && f != F_SWITCHOVER && f != F_PAUSE && f != F_RESUME);
 		w->calm_from = w->now + 1500000;
 	}
 	inject(w, f, n, was_calm);
@@ -255,6 +263,8 @@ static void heal(struct world *w)
 	w->cut = false;
 	if (w->now < w->faults_end)
 		return;
+	for (i = 0; i < 2; i++)
+		tell(w, &w->node[i], CORE_EV_RESUME);
 	for (i = 0; i < 2; i++) {
 		w->node[i].fail_harvest = w->node[i].fail_apply = w->node[i].fail_seed = false;
 		w->arbiter_out[i] = 0;

@@ -21,7 +21,6 @@
 #define SIM_SNAPSHOTS 512
 #define SIM_QUEUE 512    /* messages under way in one direction of one channel */
 #define SIM_EVENTS 4096
-#define SIM_GENERATIONS 64
 
 struct rnd {
 	uint64_t s;
@@ -43,7 +42,7 @@ enum channel { CONTROL, BULK, DISK, NCHANNELS };
 enum msg_type {
 	MSG_CLOSE, MSG_HEARTBEAT, MSG_SYNCED, MSG_SEED_START, MSG_SEED_READY, MSG_BOUNDARY, MSG_PAGES,
 	MSG_DISK_BOUNDARY, MSG_HELD, MSG_APPLIED, MSG_OUTPUT, MSG_HANDOVER, MSG_ASK,
-	MSG_TAKEN, MSG_DISMISS, MSG_GUEST_OFF, MSG_GOODBYE,
+	MSG_TAKEN, MSG_DISMISS, MSG_GUEST_OFF, MSG_GOODBYE, MSG_SWITCHOVER,
 };
 
 struct msg {
@@ -88,8 +87,10 @@ struct vm {
 };
 
 struct node {
+	enum core_role start_as;
 	unsigned int index, life; /* life: another one after each start of the daemon */
 	bool alive, linked;       /* linked: the core was told so */
+	bool peer_gone;           /* of its last claim */
 	bool mute;                /* the peer talked nonsense, and is not listened to any more */
 	unsigned int link;        /* id, 0: none */
 	struct core core;
@@ -135,7 +136,7 @@ struct world {
 	uint64_t heartbeat_us, periodic_us, delay_us, jitter_us, wait_us, gap_us, faults_end, end;
 	unsigned int misses, diverge;    /* percent */
 	/* arbiter */
-	int winner[SIM_GENERATIONS];     /* 0: nobody, else node + 1 */
+	struct { uint64_t generation; unsigned int owner; } record;
 	uint64_t arbiter_out[2];         /* until then, this node gets no answer */
 	/* expectations */
 	bool split;      /* arbiter none was asked: two may serve */

@@ -22,13 +22,13 @@ bool check_pair_protected(const struct world *w)
 static bool may_take_over(const struct world *w, const struct node *n)
 {
 	enum core_state s = n->core.state;
-	uint64_t g = n->core.generation + (s == CORE_PROTECTED);
+	uint64_t g = s == CORE_CLAIMING ? n->core.claiming : n->core.generation + (s == CORE_PROTECTED);
 
 	if (!n->alive || !n->vm.alive || n->core.role != CORE_SECONDARY ||
 	    (s != CORE_PROTECTED && s != CORE_CLAIMING && s != CORE_TAKEOVER))
 		return false;
-	return w->arbiter_none || !w->winner[g % SIM_GENERATIONS] ||
-	       w->winner[g % SIM_GENERATIONS] == (int)n->index + 1;
+	return w->record.generation < g ||
+	       (w->record.generation == g && w->record.owner == n->index);
 }
 
 /* An output depends on those before it, so that equal ones have equal histories. */
@@ -66,7 +66,8 @@ static void check_core(struct world *w, const struct node *n)
 		sim_fail(w, "node %u has given up, and keeps its VM", n->index);
 	if (c->state == CORE_PROTECTED && !c->peer_up)
 		sim_fail(w, "node %u: protected by nobody", n->index);
-	if (c->state == CORE_PROTECTED && c->phase == CORE_IDLE && n->nic.wanted && n->nic.mode != NIC_OFF)
+	if (c->state == CORE_PROTECTED && c->phase == CORE_IDLE && n->nic.wanted && !c->wanted &&
+	    n->nic.mode != NIC_OFF)
 		sim_fail(w, "node %u: a checkpoint was wanted, and nobody takes it", n->index);
 }
 
@@ -97,7 +98,7 @@ void check_step(struct world *w)
 
 void check_serves(struct world *w, const struct node *n)
 {
-	if (!w->arbiter_none && w->winner[n->core.generation % SIM_GENERATIONS] != (int)n->index + 1)
+	if (w->record.generation != n->core.generation || w->record.owner != n->index)
 		sim_fail(w, "R4: node %u serves in generation %llu, which it has not won", n->index,
 			 (unsigned long long)n->core.generation);
 }
@@ -127,6 +128,9 @@ static void check_settled(struct world *w, const struct node *n)
 	const struct node *o = &w->node[!n->index];
 	bool others_turn = n->core.state == CORE_CONNECTING && (!o->alive || w->split);
 
+	if (w->arbiter_none && n->core.state == CORE_CLAIMING)
+		return; /* the operator has to decide */
+	others_turn = others_turn || (w->arbiter_none && n->core.state == CORE_CONNECTING);
 	if (!n->alive || n->core.state == CORE_PROTECTED || others_turn)
 		return;
 	if (n->core.state == CORE_ALONE && (!o->alive || w->split))
@@ -155,7 +159,7 @@ void check_end(struct world *w)
 		check_settled(w, &w->node[i]);
 		check_progress(w, &w->node[i]);
 	}
-	if (w->expect && !w->stopped && !serves && !check_pair_protected(w))
+	if (w->expect && !w->arbiter_none && !w->stopped && !serves && !check_pair_protected(w))
 		sim_fail(w, "service is lost, though no fault hit a pair that was not protected");
 	if (serves && !w->split && !w->stopped)
 		sim_fail(w, "a node serves alone, though the other one was there again");

@@ -11,6 +11,7 @@
 #define DIAL_US 50000
 #define CLAIM_AGAIN_US 100000
 #define CLAIM_ANSWERED (1ull << 63)
+#define CLAIM_LOST (1ull << 62)
 #define HARVEST_FAILED (1ull << 63)
 
 static struct node *other(struct world *w, const struct node *n)
@@ -139,9 +140,10 @@ static void to_secondary(struct world *w, struct node *n, const struct msg *m)
 		break;
 	case MSG_HANDOVER:
 		e.type = CORE_EV_HANDOVER;
-		e.loss = m->epoch;
+		e.loss = m->value;
 		node_event(w, n, e);
 		break;
+	case MSG_SWITCHOVER: e.type = CORE_EV_SWITCHOVER; node_event(w, n, e); break;
 	case MSG_DISMISS: e.type = CORE_EV_DISMISSED; node_event(w, n, e); break;
 	case MSG_GUEST_OFF: e.type = CORE_EV_STOP; node_event(w, n, e); break;
 	default: sim_fail(w, "node %u, secondary, got message %d", n->index, m->type);
@@ -156,7 +158,7 @@ static void to_primary(struct world *w, struct node *n, const struct msg *m)
 	case MSG_OUTPUT: nic_from_svm(w, n, m->epoch, m->value); break;
 	case MSG_HELD: e.type = CORE_EV_HELD; node_event(w, n, e); break;
 	case MSG_APPLIED: e.type = CORE_EV_APPLIED; node_event(w, n, e); break;
-	case MSG_ASK: e.type = CORE_EV_ASKED; node_event(w, n, e); break;
+	case MSG_ASK: e.type = CORE_EV_ASKED; e.cause = m->value; node_event(w, n, e); break;
 	case MSG_TAKEN: e.type = CORE_EV_TAKEN; node_event(w, n, e); break;
 	case MSG_GOODBYE: break; /* its link is closed behind it */
 	case MSG_SEED_READY:
@@ -199,11 +201,17 @@ static void dial(struct world *w, struct node *n)
 {
 	struct node *o = other(w, n);
 
-	if (n->core.state != CORE_CONNECTING)
+	if (n->core.state != CORE_CONNECTING && n->core.state != CORE_CLAIMING)
 		return;
 	sim_after(w, DIAL_US, EV_DIAL, n->index, 0);
+	if (n->core.state == CORE_CLAIMING) {
+		if (!n->link && !w->cut && o->alive && o->core.state == CORE_ALONE && o->stalled_until <= w->now)
+			node_event(w, n, (struct core_event){ .type = CORE_EV_DISMISSED,
+							      .epoch = o->core.generation });
+		return;
+	}
 	if (n->link || w->cut || !o->alive || o->link || o->core.state != CORE_ALONE ||
-	    o->core.role != CORE_PRIMARY || o->core.peer_up || o->stalled_until > w->now)
+	    !core_may_pair(&o->core, w->now) || o->core.role != CORE_PRIMARY || o->core.peer_up || o->stalled_until > w->now)
 		return;
 	link_open(w);
 	sim_after(w, some(w, 1, 1000), EV_PEER_UP, o->index, w->link.id);
@@ -306,32 +314,45 @@ static void on_applied(struct world *w, struct node *n)
 
 /* --- failover --- */
 
-static void claim(struct world *w, struct node *n, uint64_t g)
+/* compare-and-swap, as arbiter/ does it. Without an arbiter: what the daemon takes for won; the record is only kept
+ * for the checks. */
+static bool wins(struct world *w, const struct node *n, uint64_t g)
 {
-	unsigned int i = n->index;
-	int *winner = &w->winner[(g & ~CLAIM_ANSWERED) % SIM_GENERATIONS];
-	bool answered = g & CLAIM_ANSWERED, out = w->now < w->arbiter_out[i];
+	if (w->arbiter_none ? n->core.role == CORE_PRIMARY || n->peer_gone : w->record.generation < g) {
+		w->record.generation = g;
+		w->record.owner = n->index;
+	}
+	return w->record.generation == g && w->record.owner == n->index;
+}
 
-	g &= ~CLAIM_ANSWERED;
-	if (n->core.state != CORE_CLAIMING || n->core.generation != g)
+static void answer(struct world *w, struct node *n, uint64_t g, int status)
+{
+	node_event(w, n, (struct core_event){ .type = CORE_EV_CLAIM, .epoch = g, .status = status });
+}
+
+static void claim(struct world *w, struct node *n, uint64_t arg)
+{
+	uint64_t g = arg & ~(CLAIM_ANSWERED | CLAIM_LOST);
+	unsigned int i = n->index;
+
+	if (n->core.claiming != g)
 		return;
 	if (w->arbiter_none) {
-		w->split = true;
-	} else if (out) {
+		if (wins(w, n, g))
+			answer(w, n, g, 0);
+	} else if (w->now < w->arbiter_out[i]) {
 		/* what got no answer may have been heard all the same */
-		if (!answered && !*winner && rnd_chance(&w->rnd, 30))
-			*winner = i + 1;
-		node_event(w, n, (struct core_event){ .type = CORE_EV_CLAIM, .status = -EAGAIN });
+		if (!(arg & CLAIM_ANSWERED) && rnd_chance(&w->rnd, 30))
+			wins(w, n, g);
+		answer(w, n, g, -EAGAIN);
 		sim_after(w, CLAIM_AGAIN_US, EV_CLAIM, i, g);
-		return;
-	} else if (!answered) {
-		*winner = *winner ? *winner : (int)i + 1;
-		sim_after(w, some(w, 1, 20000), EV_CLAIM, i, g | CLAIM_ANSWERED);
-		return;
+	} else if (!(arg & CLAIM_ANSWERED)) {
+		arg = g | CLAIM_ANSWERED | (wins(w, n, g) ? 0 : CLAIM_LOST);
+		sim_after(w, some(w, 1, 20000), EV_CLAIM, i, arg);
+	} else {
+		w->claims_lost += (arg & CLAIM_LOST) != 0;
+		answer(w, n, g, (arg & CLAIM_LOST) != 0);
 	}
-	w->claims_lost += !w->arbiter_none && *winner != (int)i + 1;
-	node_event(w, n, (struct core_event){ .type = CORE_EV_CLAIM,
-					      .status = w->arbiter_none ? 0 : *winner != (int)i + 1 });
 }
 
 static void survive(struct world *w, struct node *n)
@@ -373,6 +394,10 @@ static void carry_out(struct world *w, struct node *n, const struct core_action 
 	if (!n->alive)
 		sim_fail(w, "node %u: action %d after its end", n->index, a->type);
 	switch (a->type) {
+	case CORE_ACT_START: sim_after(w, some(w, 100, 5000), EV_START, n->index, 0); break;
+	case CORE_ACT_DECIDE: sim_fail(w, "node %u: the claim at the start is lost", n->index);
+	case CORE_ACT_SWITCHOVER: link_send(w, n, CONTROL, MSG_SWITCHOVER, 0, 0); break;
+	case CORE_ACT_GENERATION: link_send(w, n, CONTROL, MSG_SYNCED, a->epoch, 0); break;
 	case CORE_ACT_SYNC_DISK:
 		if (n->core.role == CORE_PRIMARY)
 			sim_after(w, some(w, 100, 50000), EV_DISK_SYNCED, n->index, n->link);
@@ -388,9 +413,12 @@ static void carry_out(struct world *w, struct node *n, const struct core_action 
 	case CORE_ACT_HELD: link_send(w, n, CONTROL, MSG_HELD, a->epoch, 0); break;
 	case CORE_ACT_APPLY: apply(w, n, a->epoch); break;
 	case CORE_ACT_APPLIED: link_send(w, n, CONTROL, MSG_APPLIED, a->epoch, 0); break;
-	case CORE_ACT_CLAIM: sim_after(w, some(w, 1, 20000), EV_CLAIM, n->index, a->epoch); break;
+	case CORE_ACT_CLAIM:
+		n->peer_gone = a->peer_gone;
+		sim_after(w, some(w, 1, 20000), EV_CLAIM, n->index, a->epoch);
+		break;
 	case CORE_ACT_SERVE:
-		if (before == CORE_CLAIMING)
+		if (before != CORE_SEEDING && before != CORE_SYNCING)
 			check_serves(w, n);
 		nic_pass(w, n, NIC_PASS);
 		break;
@@ -398,10 +426,10 @@ static void carry_out(struct world *w, struct node *n, const struct core_action 
 	case CORE_ACT_HEARTBEAT: link_send(w, n, CONTROL, MSG_HEARTBEAT, 0, 0); break;
 	case CORE_ACT_DROP_PEER: drop_peer(w, n); break;
 	case CORE_ACT_HAND_OVER:
-		link_send(w, n, CONTROL, MSG_HANDOVER, a->loss, 0);
+		link_send(w, n, CONTROL, MSG_HANDOVER, a->epoch, a->loss);
 		n->nic.mode = NIC_OFF;
 		break;
-	case CORE_ACT_ASK: link_send(w, n, CONTROL, MSG_ASK, 0, 0); break;
+	case CORE_ACT_ASK: link_send(w, n, CONTROL, MSG_ASK, 0, a->cause); break;
 	case CORE_ACT_TAKEN: link_send(w, n, CONTROL, MSG_TAKEN, 0, 0); break;
 	case CORE_ACT_DISMISS: link_send(w, n, CONTROL, MSG_DISMISS, 0, 0); break;
 	case CORE_ACT_KILL_VM:
@@ -433,6 +461,8 @@ static void one_event(struct world *w, struct node *n, const struct core_event *
 			  (unsigned long long)e->epoch, e->status);
 	if (n->core.state != before)
 		sim_trace(w, n->index, "%s -> %s", core_state_name(before), core_state_name(n->core.state));
+	if (n->core.state != before && n->core.state == CORE_CLAIMING && n->core.role == CORE_SECONDARY)
+		sim_after(w, DIAL_US, EV_DIAL, n->index, 0);
 	if (n->core.state != before && n->core.state == CORE_PROTECTED)
 		w->protections++;
 	if (n->core.epoch < epoch)
@@ -495,7 +525,7 @@ void node_start(struct world *w, unsigned int i, enum core_role role)
 {
 	struct node *n = &w->node[i];
 	struct core_config c = {
-		.role = role, .heartbeat_us = w->heartbeat_us, .misses = w->misses,
+		.arbiter_none = w->arbiter_none, .heartbeat_us = w->heartbeat_us, .misses = w->misses,
 		.periodic_us = w->periodic_us,
 	};
 	unsigned int life = n->life + 1, vm = n->vm.id;
@@ -508,7 +538,8 @@ void node_start(struct world *w, unsigned int i, enum core_role role)
 	n->former_link = ~0u;
 	core_init(&n->core, &c);
 	sim_trace(w, i, "starts as %s", role == CORE_PRIMARY ? "primary" : "secondary");
-	sim_after(w, some(w, 100, 5000), EV_START, i, 0);
+	node_event(w, n, (struct core_event){ .type = CORE_EV_DECIDED, .role = role,
+					      .epoch = w->record.generation });
 }
 
 static void start(struct world *w, struct node *n)

@@ -14,19 +14,28 @@
 #define HEARTBEAT 100000u
 #define MISSES 5u
 #define PERIODIC 1000000u
+#define LAG_LIMIT 5000000u
+#define SETTLE 3000000u
 
 static struct core core;
 static uint64_t now;
 
 static void begin(enum core_role role)
 {
-	struct core_config c = { .role = role, .heartbeat_us = HEARTBEAT, .misses = MISSES,
-				 .periodic_us = PERIODIC };
+	struct core_config c = { .heartbeat_us = HEARTBEAT, .misses = MISSES, .periodic_us = PERIODIC,
+				 .lag_limit_us = LAG_LIMIT, .settle_us = SETTLE };
 
 	now = 1000;
 	core_init(&core, &c);
+	if (role == CORE_UNDECIDED)
+		return;
+	core_event(&core, &(struct core_event){ .type = CORE_EV_DECIDED, .role = role, .epoch = 6 });
+	if (role == CORE_PRIMARY)
+		core_event(&core, &(struct core_event){ .type = CORE_EV_CLAIM, .epoch = 7 });
 }
 
+/* the answer to the claim that is under way */
+#define CLAIM .type = CORE_EV_CLAIM, .epoch = core.claiming
 #define EVENT(...) core_event(&core, &(struct core_event){ .now_us = now, __VA_ARGS__ })
 
 /* Are these the actions, and no others? */
@@ -208,7 +217,8 @@ static void test_failed_harvest_ends_protection(void **state)
 	want(CORE_CAUSE_MANUAL);
 	EVENT(.type = CORE_EV_HARVESTED, .epoch = 2, .status = -5);
 	ASSERT_ACTIONS(CORE_ACT_CLAIM);
-	EVENT(.type = CORE_EV_CLAIM, .status = 0);
+	assert_int_equal(core.state, CORE_PROTECTED);
+	EVENT(CLAIM, .status = 0);
 	ASSERT_ACTIONS(CORE_ACT_DISMISS, CORE_ACT_DROP_PEER, CORE_ACT_SERVE);
 	assert_int_equal(core.state, CORE_ALONE);
 	assert_int_equal(core.epoch, 1);
@@ -252,7 +262,7 @@ static void test_takeover_waits_for_the_apply(void **state)
 	EVENT(.type = CORE_EV_COMPLETE, .epoch = 2);
 	EVENT(.type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED);
 	ASSERT_ACTIONS(CORE_ACT_DROP_PEER, CORE_ACT_CLAIM);
-	EVENT(.type = CORE_EV_CLAIM, .status = 0);
+	EVENT(CLAIM, .status = 0);
 	assert_int_equal(core.nact, 0);
 	assert_int_equal(core.state, CORE_TAKEOVER);
 	EVENT(.type = CORE_EV_APPLY_DONE);
@@ -269,7 +279,7 @@ static void test_complete_comes_too_late(void **state)
 	EVENT(.type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED);
 	EVENT(.type = CORE_EV_COMPLETE, .epoch = 2);
 	assert_int_equal(core.nact, 0);
-	EVENT(.type = CORE_EV_CLAIM, .status = 0);
+	EVENT(CLAIM, .status = 0);
 	ASSERT_ACTIONS(CORE_ACT_TAKE_OVER);
 	assert_int_equal(core.epoch, 1);
 }
@@ -288,7 +298,7 @@ static void test_silence(void **state)
 	ASSERT_ACTIONS(CORE_ACT_CLAIM); /* the link stays for a word to a peer that only slept */
 	assert_int_equal(core.loss, CORE_LOSS_SILENT);
 	assert_int_equal(core.detected_us - core.lost_at_us, HEARTBEAT * MISSES + 1);
-	EVENT(.type = CORE_EV_CLAIM, .status = 0);
+	EVENT(CLAIM, .status = 0);
 	ASSERT_ACTIONS(CORE_ACT_DISMISS, CORE_ACT_DROP_PEER, CORE_ACT_SERVE);
 }
 
@@ -297,7 +307,7 @@ static void test_a_sleeper_is_told(void **state)
 	protected_secondary();
 	now += HEARTBEAT * MISSES + 1;
 	EVENT(.type = CORE_EV_TICK);
-	EVENT(.type = CORE_EV_CLAIM, .status = 0);
+	EVENT(CLAIM, .status = 0);
 	ASSERT_ACTIONS(CORE_ACT_TAKEN, CORE_ACT_DROP_PEER, CORE_ACT_TAKE_OVER);
 	protected_primary();
 	EVENT(.type = CORE_EV_TAKEN);
@@ -320,11 +330,11 @@ static void test_unknown_is_not_won(void **state)
 	protected_primary();
 	EVENT(.type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED);
 	ASSERT_ACTIONS(CORE_ACT_DROP_PEER, CORE_ACT_CLAIM);
-	assert_int_equal(core.act[1].epoch, 2); /* the next generation */
-	EVENT(.type = CORE_EV_CLAIM, .status = -11);
+	assert_int_equal(core.act[1].epoch, 8); /* the next generation */
+	EVENT(CLAIM, .status = -11);
 	assert_int_equal(core.nact, 0);
 	assert_int_equal(core.state, CORE_CLAIMING);
-	EVENT(.type = CORE_EV_CLAIM, .status = 0);
+	EVENT(CLAIM, .status = 0);
 	ASSERT_ACTIONS(CORE_ACT_SERVE);
 }
 
@@ -332,7 +342,7 @@ static void test_the_loser_stops_its_vm(void **state)
 {
 	protected_secondary();
 	EVENT(.type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_SILENT);
-	EVENT(.type = CORE_EV_CLAIM, .status = 1);
+	EVENT(CLAIM, .status = 1);
 	ASSERT_ACTIONS(CORE_ACT_KILL_VM, CORE_ACT_EXIT);
 	assert_int_equal(core.state, CORE_FAILED);
 }
@@ -373,7 +383,7 @@ static void test_pvm_dies(void **state)
 	assert_int_equal(core.state, CORE_GIVEN_UP);
 	EVENT(.type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED);
 	ASSERT_ACTIONS(CORE_ACT_DROP_PEER, CORE_ACT_EXIT);
-	assert_int_equal(core.act[1].status, 0);
+	assert_int_equal(core.act[1].status, CORE_EXIT_AGAIN);
 	ready(CORE_PRIMARY);
 	EVENT(.type = CORE_EV_VM_DIED);
 	ASSERT_ACTIONS(CORE_ACT_EXIT);
@@ -386,7 +396,7 @@ static void test_handover(void **state)
 	EVENT(.type = CORE_EV_HANDOVER, .loss = CORE_LOSS_PVM_DIED);
 	ASSERT_ACTIONS(CORE_ACT_CLAIM); /* the link stays: the old primary forwards */
 	assert_int_equal(core.loss, CORE_LOSS_PVM_DIED);
-	EVENT(.type = CORE_EV_CLAIM, .status = 0);
+	EVENT(CLAIM, .status = 0);
 	ASSERT_ACTIONS(CORE_ACT_TAKE_OVER);
 	seeding(CORE_SECONDARY);
 	EVENT(.type = CORE_EV_HANDOVER); /* it holds nothing to serve from */
@@ -406,16 +416,22 @@ static void test_operator_failover(void **state)
 {
 	protected_secondary();
 	EVENT(.type = CORE_EV_FAILOVER);
-	ASSERT_ACTIONS(CORE_ACT_ASK); /* never both: the primary gives up first */
-	assert_int_equal(core.state, CORE_PROTECTED);
-	EVENT(.type = CORE_EV_HANDOVER, .loss = CORE_LOSS_MANUAL);
 	ASSERT_ACTIONS(CORE_ACT_CLAIM);
+	EVENT(CLAIM, .status = -11); /* never none: no arbiter, no handover */
+	assert_int_equal(core.nact, 0);
+	EVENT(CLAIM, .status = 0);
+	ASSERT_ACTIONS(CORE_ACT_ASK); /* never both: the primary gives up first */
+	assert_int_equal(core.act[0].cause, CORE_CAUSE_MANUAL);
+	assert_int_equal(core.state, CORE_PROTECTED);
+	EVENT(.type = CORE_EV_HANDOVER, .loss = CORE_LOSS_MANUAL, .epoch = 8);
+	ASSERT_ACTIONS(CORE_ACT_TAKE_OVER);
 	assert_int_equal(core.loss, CORE_LOSS_MANUAL);
+	assert_int_equal(core.generation, 8);
 	protected_primary();
 	EVENT(.type = CORE_EV_FAILOVER);
 	assert_int_equal(core.nact, 0);
 	EVENT(.type = CORE_EV_ASKED);
-	ASSERT_ACTIONS(CORE_ACT_KILL_VM, CORE_ACT_HAND_OVER);
+	ASSERT_ACTIONS(CORE_ACT_HAND_OVER, CORE_ACT_KILL_VM);
 	assert_int_equal(core.state, CORE_GIVEN_UP);
 	seeding(CORE_SECONDARY);
 	EVENT(.type = CORE_EV_FAILOVER);
@@ -450,26 +466,36 @@ static void test_undecided(void **state)
 {
 	begin(CORE_UNDECIDED);
 	EVENT(.type = CORE_EV_DISK_SYNCED);
-	EVENT(.type = CORE_EV_DECIDED, .role = CORE_PRIMARY);
+	EVENT(.type = CORE_EV_DECIDED, .role = CORE_PRIMARY, .epoch = 4);
+	ASSERT_ACTIONS(CORE_ACT_CLAIM);
+	assert_int_equal(core.act[0].epoch, 5);
+	EVENT(CLAIM, .status = -11);
+	assert_int_equal(core.nact, 0); /* unknown: the VM does not start */
+	EVENT(.type = CORE_EV_CLAIM, .epoch = 4);
+	assert_int_equal(core.nact, 0); /* an answer to something else */
+	EVENT(CLAIM, .status = 1);
+	ASSERT_ACTIONS(CORE_ACT_DECIDE);
+	EVENT(.type = CORE_EV_DECIDED, .role = CORE_PRIMARY, .epoch = 5);
+	EVENT(CLAIM, .status = 0);
+	ASSERT_ACTIONS(CORE_ACT_START);
 	EVENT(.type = CORE_EV_STARTED);
 	assert_int_equal(core.state, CORE_ALONE);
+	assert_int_equal(core.generation, 6);
 	EVENT(.type = CORE_EV_DECIDED, .role = CORE_SECONDARY); /* once */
 	assert_int_equal(core.role, CORE_PRIMARY);
 	begin(CORE_UNDECIDED);
 	EVENT(.type = CORE_EV_DECIDED, .role = CORE_SECONDARY);
+	ASSERT_ACTIONS(CORE_ACT_START);
 	EVENT(.type = CORE_EV_STARTED);
 	assert_int_equal(core.state, CORE_CONNECTING);
-	begin(CORE_SECONDARY);
-	EVENT(.type = CORE_EV_DECIDED, .role = CORE_PRIMARY);
-	assert_int_equal(core.role, CORE_SECONDARY);
 }
 
 static void test_a_protected_disk_failure_is_handed_over(void **state)
 {
 	protected_primary();
 	EVENT(.type = CORE_EV_DISK_FAILED);
-	ASSERT_ACTIONS(CORE_ACT_KILL_VM, CORE_ACT_HAND_OVER);
-	assert_int_equal(core.act[1].loss, CORE_LOSS_DISK);
+	ASSERT_ACTIONS(CORE_ACT_HAND_OVER, CORE_ACT_KILL_VM);
+	assert_int_equal(core.act[0].loss, CORE_LOSS_DISK);
 	assert_int_equal(core.state, CORE_GIVEN_UP);
 	EVENT(.type = CORE_EV_DISK_FAILED);
 	assert_int_equal(core.nact, 0);
@@ -498,7 +524,7 @@ static void test_a_disk_failure_waits_for_the_first_checkpoint(void **state)
 	assert_int_equal(core.nact, 0);
 	EVENT(.type = CORE_EV_HELD, .epoch = 1);
 	EVENT(.type = CORE_EV_APPLIED, .epoch = 1);
-	ASSERT_ACTIONS(CORE_ACT_KILL_VM, CORE_ACT_HAND_OVER);
+	ASSERT_ACTIONS(CORE_ACT_HAND_OVER, CORE_ACT_KILL_VM);
 }
 
 static void test_a_disk_failure_waits_for_the_arbiter(void **state)
@@ -507,9 +533,9 @@ static void test_a_disk_failure_waits_for_the_arbiter(void **state)
 	EVENT(.type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED);
 	EVENT(.type = CORE_EV_DISK_FAILED);
 	assert_int_equal(core.nact, 0);
-	EVENT(.type = CORE_EV_CLAIM, .status = -11);
+	EVENT(CLAIM, .status = -11);
 	assert_int_equal(core.nact, 0);
-	EVENT(.type = CORE_EV_CLAIM, .status = 0);
+	EVENT(CLAIM, .status = 0);
 	ASSERT_ACTIONS(CORE_ACT_SERVE, CORE_ACT_DISK_ERROR);
 	EVENT(.type = CORE_EV_DISK_FAILED);
 	ASSERT_ACTIONS(CORE_ACT_DISK_ERROR);
@@ -521,7 +547,7 @@ static void test_a_secondary_whose_disk_fails_says_so_and_ends(void **state)
 	EVENT(.type = CORE_EV_DISK_FAILED);
 	ASSERT_ACTIONS(CORE_ACT_GOODBYE, CORE_ACT_DROP_PEER, CORE_ACT_KILL_VM, CORE_ACT_EXIT);
 	assert_int_equal(core.act[0].loss, CORE_LOSS_DISK);
-	assert_int_equal(core.act[3].status, -1);
+	assert_int_equal(core.act[3].status, CORE_EXIT_AGAIN);
 	assert_int_equal(core.state, CORE_FAILED);
 	ready(CORE_SECONDARY);
 	EVENT(.type = CORE_EV_DISK_FAILED);
