@@ -211,7 +211,7 @@ static void dial(struct world *w, struct node *n)
 		return;
 	}
 	if (n->link || w->cut || !o->alive || o->link || o->core.state != CORE_ALONE ||
-	    !core_may_pair(&o->core, w->now) || o->core.role != CORE_PRIMARY || o->core.peer_up || o->stalled_until > w->now)
+	    !core_may_pair(&o->core, w->now) || !check_node_serves(o) || o->core.role != CORE_PRIMARY || o->core.peer_up || o->stalled_until > w->now)
 		return;
 	link_open(w);
 	sim_after(w, some(w, 1, 1000), EV_PEER_UP, o->index, w->link.id);
