@@ -12,7 +12,8 @@
  * If the order differs after all, or a VM opens a connection which the other does not, SYNs are paired
  * wrongly. That does no harm beyond a checkpoint: the comparing module compares what is said on the two
  * connections, and misses an answer to the PVM's SYN that is left over. The SVM's left-over one is noticed
- * by nobody: it is given up after PAIR_US and not mistaken for a new one when it is repeated.
+ * by nobody: it is given up after PAIR_US and not mistaken for a new one when it is repeated, unless the PVM has
+ * an unpaired one by then: then that VM was only late.
  *
  * The SVM's SYN waits here as a copy, TR_WAITING at most: beyond that it is dropped, and the guest
  * repeats it. A SYN longer than TR_SYN_MAX (it carries data) is dropped too.

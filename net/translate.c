@@ -234,6 +234,20 @@ static struct tr_entry *client_syn(struct tr *tr, const struct tr_key *key, enum
 	return e;
 }
 
+/* A SYN that is there already. One that was given up belongs to the other VM's that has come since. */
+static struct tr_entry *repeated_syn(struct tr *tr, const struct tr_key *key, struct tr_entry *e, enum tr_side side,
+	const struct frame *f)
+{
+	bool given_up = !e->is_ack && !is_syn_ack(f) && !e->queued && !e->known[tr_other(side)];
+	struct tr_entry *other = given_up ? tr_partner(tr, key, side, f) : NULL;
+
+	if (!other)
+		return e;
+	tr_del(tr, e);
+	know(tr, other, side, f);
+	return other;
+}
+
 /* A SYN of one of the VMs. NULL: there is no room for its entry. */
 static struct tr_entry *vm_syn(struct tr *tr, const struct tr_key *key, enum tr_side side,
 	const struct frame *f)
@@ -241,7 +255,7 @@ static struct tr_entry *vm_syn(struct tr *tr, const struct tr_key *key, enum tr_
 	struct tr_entry *e = tr_find(tr, key, side, key->port);
 
 	if (e && is_repetition(e, side, f))
-		return e;
+		return repeated_syn(tr, key, e, side, f);
 	if (e)
 		tr_unlink(tr, e, side);
 	return is_syn_ack(f) ? server_syn(tr, key, side, f) : client_syn(tr, key, side, f);

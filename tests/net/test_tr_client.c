@@ -193,6 +193,26 @@ static void test_left_over(void)
 	end();
 }
 
+/* one VM is behind by more than these two seconds: the repetitions of the other belong to what it then says */
+static void test_late(void)
+{
+	begin();
+	CHECK(!svm_syn(50000, 700));
+	now += 3 * SECOND;
+	CHECK(!svm_syn(50000, 700));
+	pvm_syn(40000, 100);
+	CHECK(take_waited() == 0);
+	CHECK(svm_syn(50000, 700) && is_pair(40000, 100, 50000, 700) && stats().entries == 1);
+	CHECK(svm_syn(50000, 700) && stats().paired_clients == 1);
+	tr_reset(tr, now);
+	pvm_syn(40001, 101);
+	now += 3 * SECOND;
+	CHECK(!svm_syn(50001, 701) && stats().waiting_syns == 1);
+	pvm_syn(40001, 101);
+	CHECK(take_waited() == 1 && is_pair(40001, 101, 50001, 701) && stats().entries == 1);
+	end();
+}
+
 /* A port given to a new connection in one VM while the other still has an old one there. */
 static void test_names_of_old_connections(void)
 {
@@ -316,6 +336,7 @@ int main(int argc, char **argv)
 	test_refused_and_again();
 	test_given_up_keeps_order();
 	test_left_over();
+	test_late();
 	test_names_of_old_connections();
 	test_old_syn();
 	test_simultaneous_open();
