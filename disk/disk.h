@@ -42,7 +42,7 @@ struct disk_config {
 	int control_fd;
 	int boundary_fd;     /* the agent's, -1: none */
 	uint64_t cache_max;     /* of each cache, bytes of memory */
-	unsigned link_stall_ms; /* no progress for so long with a writer waiting: the link is given up */
+	unsigned link_stall_ms; /* a writer waits so long with no progress, or the guest's in all: the link is given up */
 };
 
 /* ---- the link to the peer's disk manager (link.c, link_recv.c, link_reply.c) ---- */

@@ -11,9 +11,10 @@
  * waits for nothing but the socket, so that a secondary's answers always get through; and a worker (sync.c,
  * flusher.c) for what takes long.
  *
- * Waiting cannot last: a writer that sees no byte leave for link_stall_ms gives the link up. Stopping the
- * VM for a checkpoint waits for its writes, so otherwise a full secondary and a primary that cannot take
- * the checkpoint which would empty it could wait for each other for ever.
+ * Waiting cannot last: a writer that sees no byte leave for link_stall_ms gives the link up, and so does a
+ * write of the guest that has waited so long in all, though the link moves: a peer that is too slow shall cost
+ * protection, not service. Stopping the VM for a checkpoint waits for its writes, so otherwise a full secondary
+ * and a primary that cannot take the checkpoint which would empty it could wait for each other for ever.
  *
  * Failure. Whoever notices (sender, receiver, writer, control thread) calls link_fail(): the reason is
  * kept, both directions are shut down, everybody who waits goes on. Only the control thread then joins
@@ -346,26 +347,30 @@ static void put_message(struct disk_link *l, uint32_t op, uint64_t offset, uint3
 		pthread_cond_signal(&l->more);
 }
 
+static uint64_t patience_ns(const struct disk *d)
+{
+	return d->config.link_stall_ms * 1000000ull;
+}
+
 /* Wait until `need` more bytes keep the ring within `limit`. With the lock held; false: the link failed,
- * or nothing moved for link_stall_ms. */
-static bool wait_for_room(struct disk *d, size_t need, size_t limit, bool *stalled)
+ * or nothing moved for link_stall_ms, or it is later than `last` (UINT64_MAX: that is never too late). */
+static bool wait_for_room(struct disk *d, size_t need, size_t limit, uint64_t last, bool *stalled)
 {
 	struct disk_link *l = &d->link;
-	uint64_t seen = l->progress, since = disk_now_ns();
-	uint64_t patience = d->config.link_stall_ms * 1000000ull;
+	uint64_t seen = l->progress, until = disk_now_ns() + patience_ns(d);
 
+	until = until < last ? until : last;
 	while (l->open && l->used + need > limit) {
-		uint64_t until = since + patience;
 		struct timespec ts = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
 		int r;
 
 		l->waiting++;
 		r = pthread_cond_timedwait(&l->room, &l->lock, &ts);
 		l->waiting--;
-		if (l->progress != seen) {
+		if (l->progress != seen && last == UINT64_MAX) {
 			seen = l->progress;
-			since = disk_now_ns();
-		} else if (r == ETIMEDOUT) {
+			until = disk_now_ns() + patience_ns(d);
+		} else if (r == ETIMEDOUT && l->used + need > limit) {
 			*stalled = true;
 			return false;
 		}
@@ -374,30 +379,32 @@ static bool wait_for_room(struct disk *d, size_t need, size_t limit, bool *stall
 }
 
 static bool put(struct disk *d, uint32_t op, uint64_t off, uint32_t len, const void *data, size_t size,
-		size_t limit)
+		size_t limit, uint64_t last)
 {
 	struct disk_link *l = &d->link;
 	size_t need = sizeof(struct disk_link_header) + size;
 	bool ok, stalled = false;
 
 	pthread_mutex_lock(&l->lock);
-	ok = l->open && wait_for_room(d, need, limit, &stalled);
+	ok = l->open && wait_for_room(d, need, limit, last, &stalled);
 	if (ok)
 		put_message(l, op, off, len, data, size);
 	pthread_mutex_unlock(&l->lock);
-	if (stalled)
+	if (stalled && last == UINT64_MAX)
 		link_fail(d, "the peer took nothing for %u ms", d->config.link_stall_ms);
+	else if (stalled)
+		link_fail(d, "a write of the guest has waited %u ms for the peer", d->config.link_stall_ms);
 	return ok;
 }
 
-static bool put_data(struct disk *d, const char *p, uint32_t len, uint64_t off, size_t limit)
+static bool put_data(struct disk *d, const char *p, uint32_t len, uint64_t off, size_t limit, uint64_t last)
 {
 	bool ok = true;
 
 	while (len && ok) {
 		uint32_t n = len < PIECE ? len : PIECE;
 
-		ok = put(d, DISK_LINK_WRITE, off, n, p, n, limit);
+		ok = put(d, DISK_LINK_WRITE, off, n, p, n, limit, last);
 		if (ok)
 			atomic_fetch_add(&d->link.moved, n);
 		p += n;
@@ -409,27 +416,27 @@ static bool put_data(struct disk *d, const char *p, uint32_t len, uint64_t off, 
 
 void link_mirror_write(struct disk *d, const void *buf, uint32_t len, uint64_t off)
 {
-	put_data(d, buf, len, off, d->link.ring_size - MARK_RESERVE);
+	put_data(d, buf, len, off, d->link.ring_size - MARK_RESERVE, disk_now_ns() + patience_ns(d));
 }
 
 void link_mirror_zero(struct disk *d, uint32_t len, uint64_t off)
 {
-	put(d, DISK_LINK_ZERO, off, len, NULL, 0, d->link.ring_size - MARK_RESERVE);
+	put(d, DISK_LINK_ZERO, off, len, NULL, 0, d->link.ring_size - MARK_RESERVE, disk_now_ns() + patience_ns(d));
 }
 
 bool link_sync_write(struct disk *d, const void *buf, uint32_t len, uint64_t off)
 {
-	return put_data(d, buf, len, off, d->link.ring_size / 2);
+	return put_data(d, buf, len, off, d->link.ring_size / 2, UINT64_MAX);
 }
 
 bool link_sync_zero(struct disk *d, uint32_t len, uint64_t off)
 {
-	return put(d, DISK_LINK_ZERO, off, len, NULL, 0, d->link.ring_size / 2);
+	return put(d, DISK_LINK_ZERO, off, len, NULL, 0, d->link.ring_size / 2, UINT64_MAX);
 }
 
 bool link_say(struct disk *d, uint32_t op, uint64_t off, uint32_t length, const void *data, size_t size)
 {
-	return put(d, op, off, length, data, size, d->link.ring_size / 2);
+	return put(d, op, off, length, data, size, d->link.ring_size / 2, UINT64_MAX);
 }
 
 /* ---- the control thread, which never waits ---- */

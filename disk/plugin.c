@@ -184,7 +184,7 @@ static int colo_config_complete(void)
 	"boundary-fd=N       Another one, for the agent in QEMU.\n" \
 	"cache-max=SIZE      Memory for each of the two caches (default 256M).\n" \
 	"spill-dir=DIR       Where the SVM cache may spill to (default: next to the disk).\n" \
-	"link-stall-ms=N     Give up a peer that takes nothing for so long (default 5000)."
+	"link-stall-ms=N     Give up a peer that lets a write wait so long (default 5000)."
 
 static int colo_get_ready(void)
 {

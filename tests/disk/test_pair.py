@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import threading
+import time
 import unittest
 
 import disklib as d
@@ -239,10 +240,37 @@ class Bounds(d.TestCase):
         n = a.nbd()
         for i in range(60):  # nobody reads from y
             n.write((i % 8) * d.MB, b"x" * d.MB)
-        self.assertIn("took nothing for 300 ms", a.event(d.EV_LINK_LOST).text)
+        self.assertIn("waited 300 ms for the peer", a.event(d.EV_LINK_LOST).text)
         self.assertEqual(a.status()["text"], "alone")
         x.close()
         y.close()
+
+    def test_slow_peer_is_given_up(self):
+        """It takes something all the time, and yet a write would wait for longer than the guest may."""
+        a = self.disk("a", link_stall_ms=1000)
+        x, y = d.tcp_pair()
+        a.ask(d.LINK, role=d.PRIMARY, fd=x.fileno())
+        done = threading.Event()
+
+        def trickle():
+            while not done.wait(0.05):
+                y.recv(10000)
+
+        reader = threading.Thread(target=trickle)
+        reader.start()
+        try:
+            n, longest = a.nbd(), 0
+            for i in range(60):
+                begin = time.monotonic()
+                n.write((i % 8) * d.MB, b"x" * d.MB)
+                longest = max(longest, time.monotonic() - begin)
+            self.assertIn("waited 1000 ms for the peer", a.event(d.EV_LINK_LOST).text)
+            self.assertTrue(0.9 < longest < 3, longest)
+        finally:
+            done.set()
+            reader.join()
+            x.close()
+            y.close()
 
     def test_unlink_frees_a_waiting_writer(self):
         a = self.disk("a", link_stall_ms=60000)
