@@ -149,13 +149,22 @@ static int do_explain(const struct config *c, const struct options *o)
 
 static int do_check(const struct config *c, const struct options *o)
 {
-	char error[400];
+	char text[400];
+	struct tls_creds *creds;
 
-	if (notify_check(c, error, sizeof(error)) < 0) {
-		fprintf(stderr, "colo: %s: %s\n", c->path, error);
+	if (notify_check(c, text, sizeof(text)) < 0) {
+		fprintf(stderr, "colo: %s: %s\n", c->path, text);
 		return 1;
 	}
 	printf("%s: VM %s, this node is %s\n", c->path, c->name, config_local(c)->name);
+	if (tls_creds_load(&creds, c->tls_mode, TLS_CLIENT | TLS_SERVER, c->tls_dir, c->tls_user, text,
+			   sizeof(text)) < 0) {
+		fprintf(stderr, "colo: %s: [tls] %s\n", c->path, text);
+		return 1;
+	}
+	if (tls_creds_warning(creds, text, sizeof(text)))
+		fprintf(stderr, "colo: %s: [tls] dir: %s/%s\n", c->path, c->tls_dir, text);
+	tls_creds_free(creds);
 	return 0;
 }
 

@@ -6,6 +6,7 @@
  */
 #include "daemon/config.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <ini.h>
@@ -17,19 +18,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/tls.h"
+
 enum key_type {
 	KEY_TEXT, KEY_NAME, KEY_MAC, KEY_NUMBER, KEY_SIZE, KEY_TIME, /* one of two words: */ KEY_MODE, KEY_BOOL,
-	KEY_FORMAT, KEY_SECTOR,
+	KEY_FORMAT, KEY_SECTOR, /* of three */ KEY_TLS,
 };
 
 static const struct {
-	const char *name[2];
-	uint64_t value[2];
+	const char *name[3];
+	uint64_t value[3];
 } words[] = {
 	[KEY_MODE] = { { "colo", "checkpoint" }, { MODE_COLO, MODE_CHECKPOINT } },
 	[KEY_BOOL] = { { "yes", "no" }, { 1, 0 } },
 	[KEY_FORMAT] = { { "raw", "qcow2" }, { FORMAT_RAW, FORMAT_QCOW2 } },
 	[KEY_SECTOR] = { { "512", "4096" }, { 512, 4096 } },
+	[KEY_TLS] = { { "psk", "x509", "off" }, { TLS_PSK, TLS_X509, TLS_OFF } },
 };
 
 struct key {
@@ -72,6 +76,9 @@ static const struct key keys[] = {
 	{ "protection", "held-max", KEY_SIZE, FIELD(held_max), MIB, GIB, "64M" },
 	{ "peer", "heartbeat", KEY_TIME, FIELD(heartbeat_us), 5000, 60000000, "100ms" },
 	{ "peer", "misses", KEY_NUMBER, FIELD(misses), 1, 1000, "5" },
+	{ "tls", "mode", KEY_TLS, FIELD(tls_mode), 0, 0, "off" },
+	{ "tls", "dir", KEY_TEXT, FIELD(tls_dir), 0, 0, "/etc/colo/tls" },
+	{ "tls", "username", KEY_NAME, FIELD(tls_user), 0, 0, "colo" },
 	{ "disk", "cache-max", KEY_SIZE, FIELD(cache_max), 16 * MIB, 256 * GIB, "1G" },
 	{ "disk", "format", KEY_FORMAT, FIELD(disk[0].format), 0, 0, "raw" },
 	{ "disk", "sector", KEY_SECTOR, FIELD(disk[0].sector), 0, 0, "512" },
@@ -253,11 +260,16 @@ static int set_text(struct parser *p, const struct key *k, const char *where, co
 static int set_word(struct parser *p, const struct key *k, const char *where, const char *text, uint64_t *out)
 {
 	const char *const *name = words[k->type].name;
+	unsigned int i;
 
-	if (strcmp(text, name[0]) && strcmp(text, name[1]))
-		return fail(p, "[%s] %s: '%s' is neither %s nor %s", where, k->name, text, name[0], name[1]);
-	*out = words[k->type].value[!!strcmp(text, name[0])];
-	return 1;
+	for (i = 0; i < 3 && name[i]; i++)
+		if (!strcmp(text, name[i])) {
+			*out = words[k->type].value[i];
+			return 1;
+		}
+	if (name[2])
+		return fail(p, "[%s] %s: '%s' is none of %s, %s, %s", where, k->name, text, name[0], name[1], name[2]);
+	return fail(p, "[%s] %s: '%s' is neither %s nor %s", where, k->name, text, name[0], name[1]);
 }
 
 static int set_value(struct parser *p, const struct key *k, void *base, const char *where,
@@ -532,6 +544,33 @@ static void check_disks(struct parser *p)
 			     c->host[!*c->host[0].disk[i]].name, i, i);
 }
 
+/* 127.0.0.0/8, ::1 or localhost: nobody but this machine's own users reaches these */
+static bool is_loopback(const char *address)
+{
+	struct in6_addr v6;
+	struct in_addr v4;
+
+	if (inet_pton(AF_INET, address, &v4) == 1)
+		return ntohl(v4.s_addr) >> 24 == 127;
+	if (inet_pton(AF_INET6, address, &v6) == 1)
+		return IN6_IS_ADDR_LOOPBACK(&v6);
+	return !strcmp(address, "localhost");
+}
+
+/* Whoever can write to the link owns the guest: no silent default. */
+static void check_tls(struct parser *p)
+{
+	const struct config *c = p->c;
+	size_t i = 0;
+
+	while (strcmp(keys[i].section, "tls") || strcmp(keys[i].name, "mode"))
+		i++;
+	if (!p->seen[i] && !(is_loopback(c->host[0].address) && is_loopback(c->host[1].address)))
+		fail(p, "[tls] mode: missing: make a key with `psktool -u %s -p %s/keys.psk`, copy it to the other host "
+		     "(mode 600 on both), and say mode = psk; or mode = x509 for certificates, or mode = off if nobody "
+		     "else reaches the replication link", c->tls_user, c->tls_dir);
+}
+
 static void check_whole(struct parser *p, const char *node)
 {
 	struct config *c = p->c;
@@ -559,6 +598,7 @@ static void check_whole(struct parser *p, const char *node)
 		     c->host[0].name);
 	if (config_arbiter(c, NULL, arbiter, sizeof(arbiter)) < 0)
 		fail(p, "%s", arbiter);
+	check_tls(p);
 	check_nics(p);
 	if (c->wait_min_us > c->wait_max_us)
 		fail(p, "[protection] wait-min: longer than wait-max");
@@ -606,6 +646,15 @@ const char *config_disk(const struct config *c, unsigned int disk)
 const char *config_bridge(const struct config *c, unsigned int nic)
 {
 	return nic == 0 && *config_local(c)->bridge ? config_local(c)->bridge : c->nic[nic].bridge;
+}
+
+const char *config_tls_name(const struct config *c)
+{
+	unsigned int i = 0;
+
+	while (words[KEY_TLS].value[i] != c->tls_mode)
+		i++;
+	return words[KEY_TLS].name[i];
 }
 
 const char *config_nic_section(unsigned int nic)

@@ -2,7 +2,7 @@
  *
  * config.h - the configuration of one VM: one INI file, the same on both hosts
  *
- * Sections [vm], [net], [net N], [protection], [peer], [disk], [disk N], [arbiter] and one [host NAME] for each
+ * Sections [vm], [net], [net N], [protection], [peer], [tls], [disk], [disk N], [arbiter] and one [host NAME] for each
  * of the two hosts. Keys, their units and defaults stand in the table in config.c and in colo(5).
  */
 #ifndef COLO_CONFIG_H
@@ -66,6 +66,9 @@ struct config {
 	uint64_t interval_us, periodic_us, wait_min_us, wait_max_us, held_max;
 	/* [peer] */
 	uint64_t heartbeat_us, misses;
+	/* [tls] */
+	uint64_t tls_mode; /* enum tls_mode */
+	char tls_dir[CONFIG_PATH_MAX], tls_user[CONFIG_NAME_MAX];
 	/* [disk] and [vm] disk: the first, which is always writable; [disk N]: disk[N] */
 	struct config_disk disk[CONFIG_DISKS_MAX];
 	unsigned int disks;
@@ -105,6 +108,7 @@ const char *config_bridge(const struct config *c, unsigned int nic);
 /* names of the sections that are about this NIC, this disk */
 const char *config_nic_section(unsigned int nic);
 const char *config_disk_section(unsigned int disk);
+const char *config_tls_name(const struct config *c); /* psk, x509, off */
 static inline bool config_disk_writable(const struct config *c, unsigned int disk)
 {
 	return !c->disk[disk].read_only;

@@ -233,12 +233,28 @@ static void on_client(void *arg, int events)
 	serve_lines(c);
 }
 
+/* The socket's mode keeps others out; this holds also where somebody changed that. */
+static bool is_root(int fd)
+{
+	static const char text[] = "{\"ok\":false,\"error\":\"only root may ask\"}\n";
+	struct ucred who;
+	socklen_t n = sizeof(who);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n) == 0 && (who.uid == 0 || who.uid == geteuid()))
+		return true;
+	if (send(fd, text, sizeof(text) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
+		log_warn("user %u was turned away from the control socket", (unsigned int)who.uid);
+	return false;
+}
+
 static void on_listen(void *arg, int events)
 {
 	struct daemon *d = arg;
 	int fd = accept4(d->control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct client *c = fd < 0 || d->control->clients >= MAX_CLIENTS ? NULL : calloc(1, sizeof(*c));
+	struct client *c = NULL;
 
+	if (fd >= 0 && d->control->clients < MAX_CLIENTS && is_root(fd))
+		c = calloc(1, sizeof(*c));
 	if (!c) {
 		if (fd >= 0)
 			close(fd);

@@ -433,6 +433,7 @@ static void on_signal(uv_signal_t *h, int signum)
 int daemon_make_dir(const char *path, const char *key)
 {
 	char p[CONFIG_PATH_MAX];
+	struct stat st;
 	char *s;
 
 	snprintf(p, sizeof(p), "%s", path);
@@ -443,9 +444,14 @@ int daemon_make_dir(const char *path, const char *key)
 		mkdir(p, 0755);
 		*s = '/';
 	}
-	if (mkdir(p, 0700) < 0 && errno != EEXIST) {
+	if ((mkdir(p, 0700) < 0 && errno != EEXIST) || stat(p, &st) < 0) {
 		log_error("[host] %s: %s: %s", key, p, strerror(errno));
 		return -errno;
+	}
+	if ((st.st_mode & 022) || (st.st_uid && st.st_uid != geteuid())) {
+		log_error("[host] %s: %s: others than root may write to it (mode %03o): whoever does owns the guest", key, p,
+			  (unsigned int)st.st_mode & 0777);
+		return -EPERM;
 	}
 	return 0;
 }

@@ -18,6 +18,7 @@
 #include "common/buffer.h"
 #include "common/percentile.h"
 #include "common/spawn.h"
+#include "common/tls.h"
 #include "core/core.h"
 #include "core/start.h"
 #include "daemon/config.h"
@@ -166,12 +167,31 @@ void diskman_on_message(void *dm, int events);
 void diskman_answer(struct dm *m, const struct disk_message *a);
 void diskman_link_lost(struct dm *m, const char *why);
 
+/* --- channel.c: the link's connections as TLS sessions --- */
+
+struct channels {
+	struct tls_creds *creds; /* NULL: [tls] mode = off */
+	struct channel_relay *relay; /* list */
+	int event_fd;
+	struct watch *watch;
+};
+
+int channel_init(struct daemon *d); /* 0, or -errno, logged */
+void channel_stop(struct daemon *d);
+/* After the handshake: is it our peer? NULL: yes; else text, why not */
+const char *channel_check_peer(struct daemon *d, const struct tls *t, char *text, size_t size);
+/* Makes a connection one that a process without TLS can use. Takes t and fd. Descriptor or -errno, logged */
+int channel_for_others(struct daemon *d, struct tls *t, int fd, const char *what);
+
 /* --- peer.c: the link to the other daemon; peer_connect.c: how it comes about --- */
+
+#define PEER_STRANGERS 16
 
 struct peer {
 	int listen_fd;
 	struct watch *listen_watch;
-	int fd[PEER_NCHANNELS]; /* of DISK: never */
+	int fd[PEER_NCHANNELS]; /* of DISK and SEED: never */
+	struct tls *tls[PEER_NCHANNELS]; /* on each of these */
 	struct diskman_peer disk[CONFIG_DISKS_MAX]; /* fd: DISK channels, -1: none, or given away */
 	struct watch *watch[PEER_NCHANNELS];
 	struct buffer in, out;  /* CONTROL */
@@ -181,7 +201,11 @@ struct peer {
 	bool up;                /* CONTROL, BULK and DISK are there */
 	bool dialling;          /* this node looks for the other one */
 	bool dialled;           /* the link there is was made so */
-	unsigned int strangers; /* that have yet to say hello */
+	struct handshake *stranger[PEER_STRANGERS]; /* that have yet to say hello, oldest first */
+	unsigned int strangers;
+	uint64_t accepted_since_ms; /* a second, in which so many connections were accepted: */
+	unsigned int accepted;
+	uv_timer_t accept_again;
 	bool mute;              /* nothing more is read: it talked nonsense */
 	bool former;            /* of the former primary, which may forward what clients send to it */
 	uv_timer_t retry;
@@ -214,7 +238,18 @@ bool peer_hear_goodbye(struct daemon *d);   /* likewise; true: the secondary has
 void peer_read(struct daemon *d);           /* what has come, now */
 void peer_heartbeat(struct daemon *d);
 
-/* between the two files */
+/* --- handshake.c: how a connection of it begins --- */
+
+/* take fd. It becomes a channel in time, or is closed and, if we dialled, dialled again. */
+int handshake_dialled(struct daemon *d, int fd, enum peer_channel channel, unsigned int disk);
+void handshake_accepted(struct daemon *d, int fd);
+void handshake_end_strangers(struct daemon *d);
+
+/* between the three files */
+bool peer_has_channel(const struct peer *p, enum peer_channel channel, unsigned int disk);
+void peer_channel_open(struct daemon *d, enum peer_channel channel, unsigned int disk, struct tls *tls, int fd,
+		       bool dialled); /* takes tls and fd */
+void peer_dial_failed(struct daemon *d);
 void peer_parse(struct daemon *d);
 void peer_on_control(void *d, int events);
 void peer_redial(struct daemon *d); /* in a while, if this node looks for its peer */
@@ -467,6 +502,7 @@ struct daemon {
 	struct vm vm;
 	struct agentlink agent;
 	struct diskman disk;
+	struct channels channels;
 	struct peer peer;
 	struct nics *nics;
 	struct transfer *transfer;

@@ -217,6 +217,24 @@ void peer_parse(struct daemon *d)
 	}
 }
 
+/* As tls_recv(), to the end of what came before. */
+static ssize_t read_some(struct peer *p)
+{
+	size_t room = buffer_room(&p->in) < READ_CHUNK ? buffer_room(&p->in) : READ_CHUNK;
+	uint8_t *to = buffer_reserve(&p->in, room);
+	ssize_t n = room ? tls_recv(p->tls[PEER_CONTROL], to, room) : 0;
+
+	if (n > 0)
+		buffer_commit(&p->in, n);
+	return n;
+}
+
+/* One that is broken or forged is not the peer's word, nor its death. */
+static enum core_loss loss_of(int error)
+{
+	return error == -EBADMSG || error == -EPROTO ? CORE_LOSS_PROTOCOL : CORE_LOSS_CLOSED;
+}
+
 void peer_read(struct daemon *d)
 {
 	struct peer *p = &d->peer;
@@ -224,9 +242,9 @@ void peer_read(struct daemon *d)
 
 	if (p->fd[PEER_CONTROL] < 0 || p->mute)
 		return;
-	n = buffer_read_from(&p->in, p->fd[PEER_CONTROL], READ_CHUNK);
+	n = read_some(p);
 	if (n < 0) {
-		lost(d, CORE_LOSS_CLOSED, n == -EPIPE ? "closed the link" : strerror(-n));
+		lost(d, loss_of(n), tls_error(p->tls[PEER_CONTROL]));
 		return;
 	}
 	if (n == 0)
@@ -268,6 +286,23 @@ bool peer_has_room(const struct peer *p)
 	return p->fd[PEER_CONTROL] < 0 || buffer_room(&p->out) > DATA_PLANE_RESERVE;
 }
 
+/* As tls_send(), from what waits. */
+static ssize_t write_some(struct peer *p)
+{
+	ssize_t n = tls_send(p->tls[PEER_CONTROL], buffer_peek(&p->out), buffer_len(&p->out), false);
+
+	if (n > 0) {
+		buffer_skip(&p->out, n);
+		p->tx_bytes += n;
+	}
+	return n;
+}
+
+static bool unsent(const struct peer *p)
+{
+	return buffer_len(&p->out) || tls_unsent(p->tls[PEER_CONTROL]);
+}
+
 void peer_flush(struct daemon *d)
 {
 	struct peer *p = &d->peer;
@@ -275,11 +310,13 @@ void peer_flush(struct daemon *d)
 
 	if (p->fd[PEER_CONTROL] < 0)
 		return;
-	while (buffer_len(&p->out) && (n = buffer_write_to(&p->out, p->fd[PEER_CONTROL])) > 0)
-		p->tx_bytes += n;
+	while (buffer_len(&p->out) && (n = write_some(p)) > 0)
+		;
+	if (tls_unsent(p->tls[PEER_CONTROL]))
+		n = tls_flush(p->tls[PEER_CONTROL]);
 	/* an error shows up on the reading side, too, where it is handled */
 	watch_events(p->watch[PEER_CONTROL],
-		     (p->mute ? 0 : UV_READABLE) | (buffer_len(&p->out) && n == 0 ? UV_WRITABLE : 0));
+		     (p->mute ? 0 : UV_READABLE) | (unsent(p) && (n == 0 || n == -EAGAIN) ? UV_WRITABLE : 0));
 }
 
 void peer_flush_blocking(struct daemon *d)
@@ -287,10 +324,15 @@ void peer_flush_blocking(struct daemon *d)
 	struct peer *p = &d->peer;
 	struct pollfd pfd = { .fd = p->fd[PEER_CONTROL], .events = POLLOUT };
 	uint64_t end = clock_now_ns() + 1000000000;
+	ssize_t n = 0;
 
-	while (pfd.fd >= 0 && buffer_len(&p->out) && clock_now_ns() < end)
-		if (poll(&pfd, 1, 100) > 0 && buffer_write_to(&p->out, pfd.fd) < 0)
+	while (pfd.fd >= 0 && unsent(p) && clock_now_ns() < end) {
+		if (poll(&pfd, 1, 100) <= 0)
+			continue;
+		n = buffer_len(&p->out) ? write_some(p) : tls_flush(p->tls[PEER_CONTROL]);
+		if (n < 0 && n != -EAGAIN)
 			return;
+	}
 }
 
 bool peer_hear_goodbye(struct daemon *d)

@@ -3,19 +3,15 @@
  * peer_connect.c - how the link to the other daemon comes about, and ends
  *
  * Theory of operation: both listen, but only a primary accepts; the secondary dials, and so does a node that does
- * not know its role yet. Every connection starts with a hello of the dialler, which is checked against our own configuration, and
- * an answer. The dialler opens CONTROL, then BULK and a DISK for each writable disk with the session number
- * it was given; with all of them the link is up.
- * A link is dropped as a whole. Nothing here waits: each handshake is a small state machine with a
- * time limit, so that a peer that says garbage or nothing costs one descriptor for five seconds.
+ * not know its role yet. Each connection begins with a handshake (handshake.c). The dialler opens CONTROL, then BULK
+ * and a DISK for each writable disk with the session number it was given; with all of them the link is up.
+ * A link is dropped as a whole. Nothing here waits. No more strangers are accepted in a second than leave the loop
+ * time for its work.
  */
-#include <endian.h>
 #include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -24,32 +20,12 @@
 #include "common/wire.h"
 #include "daemon/daemon.h"
 
-#define HANDSHAKE_MS 5000
-#define MAX_STRANGERS 16 /* connections without a hello */
+#define PARTIAL_MS 5000
+#define ACCEPTS_A_SECOND 40
 #define REDIAL_MS 200
 #define CONTROL_BUFFER (32u << 20)
 
-/* one connection in its handshake */
-struct handshake {
-	struct daemon *d;
-	int fd;
-	struct watch *watch;
-	uv_timer_t timer;
-	enum peer_channel channel;
-	unsigned int disk;
-	bool dialled;
-	bool connected; /* the hello is sent */
-	size_t got;
-	union {
-		struct peer_hello hello;
-		struct peer_answer answer;
-		uint8_t raw[1];
-	} in;
-};
-
 static void dial_next(struct daemon *d);
-static void end_handshake(struct handshake *hs);
-static void failed_handshake(struct handshake *hs, const char *why);
 
 /* --- channels --- */
 
@@ -87,76 +63,59 @@ static void on_partial(uv_timer_t *t)
 	peer_drop(d);
 }
 
-static void control_open(struct daemon *d, int fd, bool dialled)
+static void control_open(struct daemon *d, bool dialled)
 {
 	struct peer *p = &d->peer;
 
-	p->fd[PEER_CONTROL] = fd;
 	p->dialled = dialled;
 	p->their_state = 0;
 	buffer_clear(&p->in);
 	buffer_clear(&p->out);
-	p->watch[PEER_CONTROL] = watch_new(&d->loop, fd, UV_READABLE, peer_on_control, d);
+	p->watch[PEER_CONTROL] = watch_new(&d->loop, p->fd[PEER_CONTROL], UV_READABLE, peer_on_control, d);
 	if (!dialled)
-		uv_timer_start(&p->retry, on_partial, HANDSHAKE_MS, 0);
+		uv_timer_start(&p->retry, on_partial, PARTIAL_MS, 0);
 }
 
-static bool taken(const struct peer *p, const struct handshake *hs)
+bool peer_has_channel(const struct peer *p, enum peer_channel channel, unsigned int disk)
 {
-	return hs->channel == PEER_DISK ? p->disk[hs->disk].fd >= 0 : p->fd[hs->channel] >= 0;
+	return channel == PEER_DISK ? p->disk[disk].fd >= 0 : p->fd[channel] >= 0;
 }
 
-/* The handshake is over and good. */
-static void channel_open(struct handshake *hs)
+/* CONTROL and BULK are the daemon's own; others are given away */
+static void channel_take(struct daemon *d, enum peer_channel channel, unsigned int disk, struct tls *tls, int fd,
+			 bool dialled)
 {
-	struct daemon *d = hs->d;
 	struct peer *p = &d->peer;
-	enum peer_channel channel = hs->channel;
-	unsigned int disk = hs->disk;
-	bool dialled = hs->dialled;
-	int fd = hs->fd;
 
-	if (taken(p, hs)) {
-		failed_handshake(hs, NULL);
+	if (channel == PEER_DISK) {
+		p->disk[disk].fd = channel_for_others(d, tls, fd, "disk");
 		return;
 	}
-	hs->fd = -1;
-	end_handshake(hs); /* first: a descriptor has one watch at a time */
-	if (channel == PEER_SEED) {
-		seed_channel(d, fd);
-		return;
-	}
-	if (channel == PEER_CONTROL) {
-		control_open(d, fd, dialled);
-	} else if (channel == PEER_DISK) {
-		p->disk[disk].fd = fd;
-	} else {
-		p->fd[channel] = fd;
+	p->fd[channel] = fd;
+	p->tls[channel] = tls;
+	if (channel == PEER_CONTROL)
+		control_open(d, dialled);
+	else
 		p->watch[channel] = watch_new(&d->loop, fd, UV_READABLE, transfer_on_bulk, d);
+}
+
+void peer_channel_open(struct daemon *d, enum peer_channel channel, unsigned int disk, struct tls *tls, int fd,
+		       bool dialled)
+{
+	struct peer *p = &d->peer;
+
+	if (channel == PEER_SEED) {
+		fd = channel_for_others(d, tls, fd, "seed");
+		if (fd >= 0)
+			seed_channel(d, fd);
+		return;
 	}
+	channel_take(d, channel, disk, tls, fd, dialled);
 	FAILPOINT_IF(p->dialled, "session-dialled");
 	FAILPOINT_IF(!p->dialled, "session-accepted");
 	if (p->dialled)
 		dial_next(d);
 	link_up(d);
-}
-
-static void free_handshake(uv_handle_t *h)
-{
-	free(h->data);
-}
-
-/* fd: stays open if it was taken out of hs before */
-static void end_handshake(struct handshake *hs)
-{
-	watch_free(hs->watch);
-	if (!hs->dialled)
-		hs->d->peer.strangers--;
-	if (hs->fd >= 0)
-		close(hs->fd);
-	hs->fd = -1;
-	hs->watch = NULL;
-	uv_close((uv_handle_t *)&hs->timer, free_handshake);
 }
 
 static void retry_dial(uv_timer_t *t)
@@ -173,230 +132,50 @@ void peer_redial(struct daemon *d)
 		uv_timer_start(&d->peer.retry, retry_dial, REDIAL_MS, 0);
 }
 
-static void failed_handshake(struct handshake *hs, const char *why)
+void peer_dial_failed(struct daemon *d)
 {
-	struct daemon *d = hs->d;
-	bool dialled = hs->dialled, ours = d->peer.dialled;
-
-	if (why && strcmp(why, d->peer.last_refusal)) {
-		snprintf(d->peer.last_refusal, sizeof(d->peer.last_refusal), "%s", why);
-		log_warn("peer %s: %s", config_peer(d->cfg)->name, why);
-	}
-	end_handshake(hs);
-	if (dialled && !d->ending && d->peer.dialling) {
-		if (d->peer.fd[PEER_CONTROL] >= 0 && ours)
-			peer_drop(d);
-		peer_redial(d);
-	}
+	if (d->ending || !d->peer.dialling)
+		return;
+	if (d->peer.fd[PEER_CONTROL] >= 0 && d->peer.dialled)
+		peer_drop(d);
+	peer_redial(d);
 }
 
-static void on_handshake_timeout(uv_timer_t *t)
+static void on_listen_again(uv_timer_t *t)
 {
-	failed_handshake(t->data, "no proper hello in time");
+	struct daemon *d = t->data;
+
+	watch_events(d->peer.listen_watch, UV_READABLE);
 }
 
-static void refused(struct handshake *hs, const char *who, const char *text)
+/* A flood waits with the kernel. */
+static bool too_many(struct daemon *d)
 {
-	struct daemon *d = hs->d;
+	struct peer *p = &d->peer;
+	uint64_t now = uv_now(&d->loop);
 
-	end_handshake(hs);
-	daemon_fail_start(d, "%s refuses %s: %s", who, who == config_local(d->cfg)->name ? "the peer" : "this node",
-			  text);
-}
-
-static void accepted(struct handshake *hs)
-{
-	struct peer_answer *a = &hs->in.answer;
-	struct daemon *d = hs->d;
-	char text[240];
-
-	if (hs->channel == PEER_CONTROL) {
-		if (hello_answer_check(d, a, text, sizeof(text)) != PEER_OK) {
-			refused(hs, config_local(d->cfg)->name, text);
-			return;
-		}
-		d->peer.session = be64toh(a->session);
-		if (start_is_undecided(d))
-			start_taken(d);
+	if (now - p->accepted_since_ms >= 1000) {
+		p->accepted_since_ms = now;
+		p->accepted = 0;
 	}
-	d->peer.last_refusal[0] = 0;
-	channel_open(hs);
-}
-
-/* This node has a VM that may yet have to serve: nothing but the word that the peer does ends that. */
-static void answer_to_claiming(struct handshake *hs)
-{
-	struct peer_answer *a = &hs->in.answer;
-	uint64_t generation = be64toh(a->generation);
-	struct daemon *d = hs->d;
-
-	if (be16toh(a->status) != PEER_SERVES || generation < d->core.generation) {
-		failed_handshake(hs, be16toh(a->status) == PEER_OK ? "makes no sense" : a->text);
-		return;
-	}
-	log_warn("%s", a->text);
-	end_handshake(hs);
-	daemon_event(d, (struct core_event){ .type = CORE_EV_DISMISSED, .epoch = generation });
-}
-
-static void on_answer(struct handshake *hs)
-{
-	struct peer_answer *a = &hs->in.answer;
-	char text[300];
-
-	if (be32toh(a->magic) != PEER_MAGIC) {
-		failed_handshake(hs, "answers with something that is not colo's protocol");
-		return;
-	}
-	hello_text(a->text, sizeof(a->text));
-	if (!hs->d->peer.dialling) { /* this node serves by now */
-		failed_handshake(hs, NULL);
-		return;
-	}
-	if (hello_is_claiming(hs->d)) {
-		answer_to_claiming(hs);
-		return;
-	}
-	if (be16toh(a->status) == PEER_OK && hello_version(hs->d, be16toh(a->version), be16toh(a->version))) {
-		hs->d->peer.version = be16toh(a->version);
-		accepted(hs);
-		return;
-	}
-	if (be16toh(a->status) == PEER_OK)
-		snprintf(text, sizeof(text), "speaks peer protocol %u, this is colo %s with protocols %u to %u",
-			 be16toh(a->version), COLO_VERSION, PEER_VERSION_MIN, hello_newest(hs->d));
-	else
-		snprintf(text, sizeof(text), "refused: %s", a->text);
-	if (be16toh(a->status) == PEER_REFUSED && hs->channel == PEER_CONTROL)
-		refused(hs, config_peer(hs->d->cfg)->name, a->text);
-	else
-		failed_handshake(hs, text);
-}
-
-static void on_hello(struct handshake *hs)
-{
-	struct daemon *d = hs->d;
-	struct peer_answer a = { .magic = htobe32(PEER_MAGIC), .version = htobe16(hello_newest(d)) };
-	unsigned int v = hello_version(d, be16toh(hs->in.hello.version_min), be16toh(hs->in.hello.version));
-	enum peer_status s = hello_check(d, &hs->in.hello, a.text, sizeof(a.text));
-	uint64_t session = d->peer.session;
-	char text[280];
-
-	hs->channel = be16toh(hs->in.hello.channel);
-	hs->disk = be16toh(hs->in.hello.disk);
-	if (s == PEER_OK && hs->channel == PEER_CONTROL) {
-		if (getrandom(&session, sizeof(session), 0) != sizeof(session))
-			s = PEER_LATER;
-		hello_answer_fill(d, &a);
-	}
-	if (s == PEER_OK)
-		a.version = htobe16(v);
-	else
-		a.generation = htobe64(d->core.generation);
-	a.status = htobe16(s);
-	a.session = htobe64(session);
-	if (send(hs->fd, &a, sizeof(a), MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(a) || s != PEER_OK) {
-		snprintf(text, sizeof(text), "turned away: %s", a.text);
-		failed_handshake(hs, text);
-		return;
-	}
-	d->peer.session = session;
-	if (hs->channel == PEER_CONTROL)
-		d->peer.version = v;
-	channel_open(hs);
-}
-
-static void send_hello(struct handshake *hs)
-{
-	struct peer_hello h;
-	int error = 0;
-	socklen_t n = sizeof(error);
-
-	if (getsockopt(hs->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0 || error) {
-		failed_handshake(hs, NULL); /* not up yet: the usual case */
-		return;
-	}
-	hs->connected = true;
-	hello_fill(hs->d, &h, hs->channel, hs->disk);
-	if (send(hs->fd, &h, sizeof(h), MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(h)) {
-		failed_handshake(hs, "cannot send");
-		return;
-	}
-	watch_events(hs->watch, UV_READABLE);
-}
-
-/* Of another version only what all versions have can be awaited. */
-static size_t wanted(const struct handshake *hs)
-{
-	/* magic and version are at the same place in both */
-	bool other = hs->got >= PEER_HELLO_ANY && be16toh(hs->in.hello.version) < PEER_VERSION_MIN;
-
-	if (hs->dialled)
-		return other ? PEER_ANSWER_ANY : sizeof(struct peer_answer);
-	return other ? PEER_HELLO_ANY : sizeof(struct peer_hello);
-}
-
-static void on_handshake(void *arg, int events)
-{
-	struct handshake *hs = arg;
-	ssize_t n;
-
-	if (hs->dialled && !hs->connected) {
-		send_hello(hs);
-		return;
-	}
-	n = recv(hs->fd, hs->in.raw + hs->got,
-		 (hs->dialled ? sizeof(struct peer_answer) : sizeof(struct peer_hello)) - hs->got, MSG_DONTWAIT);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0) {
-		failed_handshake(hs, "closed the connection in its hello");
-		return;
-	}
-	hs->got += n;
-	/* garbage is noticed at the first four bytes, not after the time limit */
-	if (!hs->dialled && hs->got >= 4 && be32toh(hs->in.hello.magic) != PEER_MAGIC) {
-		failed_handshake(hs, "turned away a connection that is not a colo daemon's");
-		return;
-	}
-	if (hs->got < wanted(hs))
-		return;
-	if (hs->dialled)
-		on_answer(hs);
-	else
-		on_hello(hs);
-}
-
-static struct handshake *new_handshake(struct daemon *d, int fd, bool dialled, int events)
-{
-	struct handshake *hs = calloc(1, sizeof(*hs));
-
-	if (!hs) {
-		close(fd);
-		return NULL;
-	}
-	hs->d = d;
-	hs->fd = fd;
-	hs->dialled = dialled;
-	wire_set_tcp(fd);
-	uv_timer_init(&d->loop, &hs->timer);
-	hs->timer.data = hs;
-	uv_timer_start(&hs->timer, on_handshake_timeout, HANDSHAKE_MS, 0);
-	hs->watch = watch_new(&d->loop, fd, events, on_handshake, hs);
-	return hs;
+	if (p->accepted++ < ACCEPTS_A_SECOND)
+		return false;
+	watch_events(p->listen_watch, 0);
+	uv_timer_start(&p->accept_again, on_listen_again, 1000 - (now - p->accepted_since_ms), 0);
+	return true;
 }
 
 static void on_listen(void *arg, int events)
 {
 	struct daemon *d = arg;
-	int fd = accept4(d->peer.listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct peer *p = &d->peer;
+	int fd;
 
-	if (fd < 0)
+	if (too_many(d))
 		return;
-	if (d->peer.strangers >= MAX_STRANGERS)
-		close(fd);
-	else if (new_handshake(d, fd, false, UV_READABLE))
-		d->peer.strangers++;
+	fd = accept4(p->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd >= 0)
+		handshake_accepted(d, fd);
 }
 
 /* --- dialling and listening --- */
@@ -418,7 +197,6 @@ static int resolve(const struct config_host *h, struct addrinfo **out)
 static int dial(struct daemon *d, enum peer_channel channel, unsigned int disk)
 {
 	struct addrinfo *ai;
-	struct handshake *hs;
 	int fd, r;
 
 	if (!d->peer.address && resolve(config_peer(d->cfg), &d->peer.address) < 0)
@@ -434,12 +212,7 @@ static int dial(struct daemon *d, enum peer_channel channel, unsigned int disk)
 		uv_timer_start(&d->peer.retry, retry_dial, REDIAL_MS, 0);
 		return r;
 	}
-	hs = new_handshake(d, fd, true, UV_WRITABLE);
-	if (!hs)
-		return -ENOMEM;
-	hs->channel = channel;
-	hs->disk = disk;
-	return 0;
+	return handshake_dialled(d, fd, channel, disk);
 }
 
 int peer_dial(struct daemon *d, enum peer_channel channel)
@@ -498,9 +271,11 @@ int peer_start(struct daemon *d)
 		if (r < 0)
 			return r;
 		uv_timer_init(&d->loop, &p->retry);
-		p->retry.data = d;
+		uv_timer_init(&d->loop, &p->accept_again);
+		p->retry.data = p->accept_again.data = d;
 	}
-	return listen_on(d);
+	r = channel_init(d);
+	return r < 0 ? r : listen_on(d);
 }
 
 void peer_start_dialling(struct daemon *d)
@@ -524,6 +299,10 @@ void peer_drop(struct daemon *d)
 	for (c = 0; c < PEER_NCHANNELS; c++) {
 		watch_free(p->watch[c]);
 		p->watch[c] = NULL;
+		if (p->tls[c])
+			tls_bye(p->tls[c]);
+		tls_free(p->tls[c]);
+		p->tls[c] = NULL;
 		if (p->fd[c] >= 0)
 			close(p->fd[c]);
 		p->fd[c] = -1;
@@ -548,6 +327,10 @@ void peer_stop(struct daemon *d)
 	p->listen_fd = -1;
 	if (p->in.data)
 		uv_close((uv_handle_t *)&p->retry, NULL);
+	if (p->in.data)
+		uv_close((uv_handle_t *)&p->accept_again, NULL);
+	handshake_end_strangers(d);
+	channel_stop(d);
 	buffer_free(&p->in);
 	buffer_free(&p->out);
 	if (p->address)

@@ -117,11 +117,12 @@ static json_t *processes(const struct daemon *d)
 			 (int)d->disk.disk[0].child.pid, "disks", all);
 }
 
-static json_t *link_status(const struct peer *p)
+static json_t *link_status(const struct daemon *d)
 {
+	const struct peer *p = &d->peer;
 	bool said = p->up && p->their_state;
 
-	return json_pack("{s:b s:o s:o s:o s:i s:o}", "up", p->up, "tx_bytes", integer(p->tx_bytes), "rx_bytes",
+	return json_pack("{s:b s:s s:o s:o s:o s:i s:o}", "up", p->up, "tls", config_tls_name(d->cfg), "tx_bytes", integer(p->tx_bytes), "rx_bytes",
 			 integer(p->rx_bytes), "rtt_us", integer(p->rtt_ns / 1000), "version",
 			 p->up ? (int)p->version : 0, "peer_state",
 			 said ? json_string(core_state_name(p->their_state - 1)) : json_null());
@@ -145,7 +146,7 @@ json_t *status_json(struct daemon *d)
 	json_object_set_new(s, "send_us", percentiles(&k->send_us));
 	json_object_set_new(s, "dirty_pages", json_pack("{s:o s:o}", "last", integer(k->last_pages), "p50",
 							 integer(percentile_get(&k->pages, 50))));
-	json_object_set_new(s, "link", link_status(&d->peer));
+	json_object_set_new(s, "link", link_status(d));
 	json_object_set(s, "flows", json_object_get(net, "flows"));
 	json_object_set(s, "held_packets", json_object_get(net, "held_packets"));
 	json_object_set(s, "mismatches", json_object_get(net, "mismatches"));

@@ -182,6 +182,11 @@ static size_t rest(struct transfer *t, uint8_t **p)
 	}
 }
 
+static struct tls *bulk(const struct daemon *d)
+{
+	return d->peer.tls[PEER_BULK];
+}
+
 static void bulk_lost(struct daemon *d, enum core_loss how, const char *why)
 {
 	log_warn("peer %s: checkpoint channel: %s", config_peer(d->cfg)->name, why);
@@ -196,12 +201,23 @@ static void bulk_lost(struct daemon *d, enum core_loss how, const char *why)
 	daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = how });
 }
 
+/* what is taken, but not sent yet */
+static void flush(struct daemon *d)
+{
+	int r = tls_flush(bulk(d));
+
+	if (r < 0 && r != -EAGAIN)
+		bulk_lost(d, CORE_LOSS_CLOSED, tls_error(bulk(d)));
+	else
+		watch_events(d->peer.watch[PEER_BULK], UV_READABLE | (r < 0 ? UV_WRITABLE : 0));
+}
+
 static void send_some(struct daemon *d)
 {
 	struct transfer *t = d->transfer;
 	uint8_t *p = NULL;
-	int i, fd = d->peer.fd[PEER_BULK];
 	size_t n;
+	int i;
 	ssize_t r;
 
 	for (i = 0; i < PIECES_A_ROUND && t->phase != IDLE; i++) {
@@ -213,13 +229,12 @@ static void send_some(struct daemon *d)
 			t->trailer.age_ns = clock_now_ns() - t->ran_at_ns;
 		if (t->phase == IDLE)
 			break;
-		r = send(fd, p, n < PIECE ? n : PIECE,
-			 MSG_NOSIGNAL | MSG_DONTWAIT | (t->phase < TRAILER ? MSG_MORE : 0));
-		if (r < 0 && errno != EAGAIN && errno != EINTR) {
-			bulk_lost(d, CORE_LOSS_CLOSED, strerror(errno));
+		r = tls_send(bulk(d), p, n < PIECE ? n : PIECE, t->phase < TRAILER);
+		if (r < 0) {
+			bulk_lost(d, CORE_LOSS_CLOSED, tls_error(bulk(d)));
 			return;
 		}
-		if (r <= 0)
+		if (r == 0)
 			break;
 		d->peer.tx_bytes += r;
 		t->done += r;
@@ -229,7 +244,7 @@ static void send_some(struct daemon *d)
 		FAILPOINT("pages-sent");
 		transfer_shrink(d);
 		percentile_add(&d->ckpt.send_us, (clock_now_ns() - t->started_ns) / 1000);
-		watch_events(d->peer.watch[PEER_BULK], UV_READABLE);
+		flush(d);
 	}
 }
 
@@ -343,17 +358,18 @@ static void receive_some(struct daemon *d)
 	size_t n;
 	int i;
 
-	for (i = 0; i < PIECES_A_ROUND; i++) {
+	/* what is left of a record is not seen by poll(2): it is read at once */
+	for (i = 0; i < PIECES_A_ROUND || tls_pending(bulk(d)); i++) {
 		if (t->phase == IDLE) {
 			t->phase = HEADER;
 			t->done = 0;
 		}
 		n = rest(t, &p);
-		r = recv(d->peer.fd[PEER_BULK], p, n < PIECE ? n : PIECE, MSG_DONTWAIT);
-		if (r < 0 && (errno == EAGAIN || errno == EINTR))
+		r = tls_recv(bulk(d), p, n < PIECE ? n : PIECE);
+		if (r == 0)
 			return;
-		if (r <= 0) {
-			bulk_lost(d, CORE_LOSS_CLOSED, r ? strerror(errno) : "closed");
+		if (r < 0) {
+			bulk_lost(d, r == -EBADMSG ? CORE_LOSS_PROTOCOL : CORE_LOSS_CLOSED, tls_error(bulk(d)));
 			return;
 		}
 		d->peer.rx_bytes += r;
@@ -378,10 +394,11 @@ void transfer_on_bulk(void *arg, int events)
 	if (daemon_is_primary(d)) {
 		if (sending(d) && (events & UV_WRITABLE))
 			send_some(d);
+		else if (events & UV_WRITABLE)
+			flush(d);
 		/* nothing comes here but the end */
-		if ((events & UV_READABLE) && d->peer.fd[PEER_BULK] >= 0 &&
-		    recv(d->peer.fd[PEER_BULK], &byte, 1, MSG_DONTWAIT) >= 0)
-			bulk_lost(d, CORE_LOSS_CLOSED, "closed");
+		if ((events & UV_READABLE) && d->peer.fd[PEER_BULK] >= 0 && tls_recv(bulk(d), &byte, 1) != 0)
+			bulk_lost(d, CORE_LOSS_CLOSED, *tls_error(bulk(d)) ? tls_error(bulk(d)) : "closed");
 	} else if (events & UV_READABLE) {
 		receive_some(d);
 	}

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import slow, verbs
+from . import keys, slow, verbs
 from .errors import LabError
 from .net import LINKS, ONE_WAY
 from .state import GUEST_HOSTS, HOSTS, Lab
@@ -60,6 +60,8 @@ def _up(parser):
         help="between checkpoints in mode checkpoint (default: 50)")
     add("--set", metavar="SECTION.KEY=VALUE", action="append", default=[],
         help="anything else for the daemon's configuration file")
+    add("--tls", choices=keys.KINDS, default="psk",
+        help="how the hosts' link is secured, with keys made for this lab (modes colo, checkpoint; default: psk)")
     add("--volatile-disks", action="store_true",
         help="`kill a|b` loses what was not flushed to the host's disk (modes colo, checkpoint)")
     add("--disk-size", metavar="S", type=_memory, help="make each host's disk so large (default: as the image)")

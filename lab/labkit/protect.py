@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 
-from . import guest, net, proc
+from . import guest, keys, net, proc
 from .errors import LabError
 
 STATUS_TIMEOUT = 3
@@ -51,6 +51,7 @@ def _sections(lab, mode, interval):
         sections[f"host {host}"] = {"address": address, "disk": lab.disk(host),
                                     "state": os.path.join(lab.run_dir, host),
                                     "data": os.path.join(os.path.dirname(lab.disk(host)), "data")}
+    sections["tls"] = keys.make(os.path.join(lab.run_dir, "tls"), lab.data.get("tls", "psk"), list(net.REPLICATION))
     if lab.data.get("volatile_disks"):
         machine["nbdkit"] = _volatile_nbdkit(lab)
     return sections
@@ -70,14 +71,14 @@ def config_path(lab):
     return os.path.join(lab.run_dir, "colo.conf")
 
 
-def write_config(lab, mode, interval, settings):
+def write_config(lab, mode, interval, overrides):
     """Write the daemons' configuration file."""
     sections = _sections(lab, mode, interval)
-    _override(sections, settings)
+    _override(sections, overrides)
     with open(config_path(lab), "w", encoding="utf-8") as file:
-        for name, keys in sections.items():
+        for name, settings in sections.items():
             file.write(f"[{name}]\n")
-            file.writelines(f"{key} = {value}\n" for key, value in keys.items())
+            file.writelines(f"{key} = {value}\n" for key, value in settings.items())
             file.write("\n")
 
 

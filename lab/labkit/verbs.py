@@ -37,7 +37,7 @@ def _describe_vm(lab, options, image):
         "name": lab.name, "mode": options.mode, "image": image, "addresses": addresses,
         "ips": addresses["guests"][:guests], "ip6s": image["ip6"][:guests],
         "main": {}, "killed": [], "share_cpus": options.share_cpus or options.mode == "native",
-        "volatile_disks": options.volatile_disks,
+        "volatile_disks": options.volatile_disks, "tls": options.tls,
         "vm": {"mem": options.mem, "vcpus": options.vcpus, "machine": options.machine,
                "qemu": options.qemu, "macs": guest.MACS}})
     lab.save()

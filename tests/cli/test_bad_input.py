@@ -181,7 +181,7 @@ def test_port_busy(w):
 
 
 def test_address_of_another_host(w):
-    refused_start(w, {("host a", "address"): "192.0.2.1"}, "cannot listen on 192.0.2.1 port 7400")
+    refused_start(w, {("host a", "address"): "192.0.2.1", ("tls", "mode"): "off"}, "cannot listen on 192.0.2.1 port 7400")
 
 
 def test_state_directory_impossible(w):

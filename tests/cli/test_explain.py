@@ -22,10 +22,10 @@ name = web
 mac = 52:54:00:12:34:56
 disk = /srv/web.img
 [host a]
-address = 10.0.0.1
+address = 127.0.0.1
 state = {0}
 [host b]
-address = 10.0.0.2
+address = 127.0.0.2
 """
 
 

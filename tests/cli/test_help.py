@@ -132,8 +132,11 @@ class Manual(unittest.TestCase):
 
     def check_config(self, text):
         hosts = re.findall(r"^\s*\[host ([^\]]+)\]", text, re.M)
-        with tempfile.NamedTemporaryFile("w", suffix=".conf") as f:
-            f.write(re.sub(r"^    ", "", text, flags=re.M))
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as f, tempfile.TemporaryDirectory() as keys:
+            with open(os.open(os.path.join(keys, "keys.psk"), os.O_WRONLY | os.O_CREAT, 0o600), "w",
+                      encoding="utf-8") as k:
+                k.write("colo:" + 32 * "5a" + "\n")
+            f.write(re.sub(r"^    ", "", text, flags=re.M).replace("mode = psk", f"mode = psk\ndir = {keys}"))
             f.flush()
             for host in hosts:
                 r = run("check", "--node", host, f.name)

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/tls.h"
 #include "daemon/config.h"
 
 static char path[] = "/tmp/colo-test-config-XXXXXX";
@@ -28,9 +29,9 @@ static const char base[] =
 	"\n"
 	"; hosts\n"
 	"[host a]\n"
-	"address = 10.0.0.1\n"
+	"address = 127.0.0.1\n"
 	"[host b]\n"
-	"address = 10.0.0.2\n"
+	"address = 127.0.0.2\n"
 	"\n";
 
 static int load(const char *text, const char *more, const char *node)
@@ -42,6 +43,17 @@ static int load(const char *text, const char *more, const char *node)
 	assert_int_equal(fclose(f), 0);
 	*error = 0;
 	return config_load(&config, path, node, error, sizeof(error));
+}
+
+/* with this address of b */
+static int load_address(const char *address, const char *more)
+{
+	char text[600], *at;
+
+	snprintf(text, sizeof(text), "%s", base);
+	at = strstr(text, "127.0.0.2");
+	snprintf(at, sizeof(text) - (at - text), "%s\n", address);
+	return load(text, more, "a");
 }
 
 static void assert_error(const char *text, const char *more, const char *want)
@@ -272,6 +284,38 @@ static void test_bad_whole(void **state)
 	assert_error("name = w\n", "", ":1: []: unknown section");
 }
 
+/* no silent default for what others can reach */
+static void test_tls(void **state)
+{
+	static const char *const loopback[] = { "127.9.9.9", "::1", "localhost" };
+	static const char *const reached[] = { "10.0.0.1", "fd00::1", "128.0.0.1", "left", "localhost.example" };
+	char more[200];
+	size_t i;
+
+	assert_int_equal(load(base, "", "a"), 0);
+	assert_int_equal(config.tls_mode, TLS_OFF);
+	assert_string_equal(config.tls_dir, "/etc/colo/tls");
+	assert_string_equal(config.tls_user, "colo");
+	assert_int_equal(load(base, "[tls]\nmode = x509\ndir = /k\nusername = eve\n", "a"), 0);
+	assert_int_equal(config.tls_mode, TLS_X509);
+	assert_string_equal(config.tls_dir, "/k");
+	assert_string_equal(config.tls_user, "eve");
+	for (i = 0; i < 3; i++) {
+		snprintf(more, sizeof(more), "%s", loopback[i]);
+		assert_int_equal(load_address(more, ""), 0);
+	}
+	for (i = 0; i < 5; i++) {
+		snprintf(more, sizeof(more), "%s", reached[i]);
+		assert_int_equal(load_address(more, ""), -EINVAL);
+		assert_non_null(strstr(error, ": [tls] mode: missing: make a key with `psktool -u colo -p "
+					      "/etc/colo/tls/keys.psk`"));
+		assert_int_equal(load_address(more, "[tls]\nmode = off\n"), 0);
+		assert_int_equal(config.tls_mode, TLS_OFF);
+		assert_int_equal(load_address(more, "[tls]\nmode = psk\n"), 0);
+		assert_int_equal(config.tls_mode, TLS_PSK);
+	}
+}
+
 static void test_node(void **state)
 {
 	char want[300];
@@ -321,6 +365,7 @@ int main(void)
 		cmocka_unit_test(test_long_line),
 		cmocka_unit_test(test_bad),
 		cmocka_unit_test(test_bad_whole),
+		cmocka_unit_test(test_tls),
 		cmocka_unit_test(test_node),
 		cmocka_unit_test(test_no_file),
 		cmocka_unit_test(test_garbage),

@@ -175,6 +175,32 @@ WEAK void seed_receive(struct daemon *d)
 	(void)d;
 }
 
+/* --- TLS is not what is tested --- */
+
+WEAK int channel_init(struct daemon *d)
+{
+	(void)d;
+	return 0;
+}
+
+WEAK void channel_stop(struct daemon *d)
+{
+	(void)d;
+}
+
+WEAK const char *channel_check_peer(struct daemon *d, const struct tls *t, char *text, size_t size)
+{
+	(void)d, (void)t, (void)text, (void)size;
+	return NULL;
+}
+
+WEAK int channel_for_others(struct daemon *d, struct tls *t, int fd, const char *what)
+{
+	(void)d, (void)what;
+	tls_free(t);
+	return fd;
+}
+
 WEAK void transfer_on_bulk(void *arg, int events)
 {
 	(void)arg, (void)events;
@@ -211,6 +237,12 @@ WEAK json_t *explain_pcap(struct daemon *d, json_t *args)
 WEAK bool diskman_settled(const struct daemon *d)
 {
 	return d->core.state != CORE_STARTING;
+}
+
+WEAK bool diskman_writes_back(const struct daemon *d)
+{
+	(void)d;
+	return false;
 }
 
 WEAK int diskman_poll_status(struct daemon *d)

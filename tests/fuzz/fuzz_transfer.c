@@ -112,6 +112,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) < 0)
 		abort();
 	d->peer.fd[PEER_BULK] = fd[0];
+	d->peer.tls[PEER_BULK] = tls_new(NULL, fd[0], TLS_CLIENT);
+	if (!d->peer.tls[PEER_BULK])
+		abort();
 	step = 1 + (size_t)data[0] * 256;
 	if (data[0] & 1) {
 		size = describe(whole, data + 1, size - 1);
@@ -124,6 +127,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	close(fd[1]);
 	if (!d->peer.mute)
 		transfer_on_bulk(d, UV_READABLE);
+	tls_free(d->peer.tls[PEER_BULK]);
 	close(fd[0]);
 	return 0;
 }
