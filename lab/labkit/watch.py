@@ -11,6 +11,7 @@ from its first frame on. A frame of the other host means one of two things:
   late       it does not, is the host that served before, and is silent again within LATE_S of the takeover or of its
              first late frame, once for each takeover. A host that was only slow still has frames in its queues that both
              VMs had agreed upon before; no lease could keep it from sending them, and they say what the new one says.
+  boots      it does not, but the host that served has said nothing for SILENT_S: both had failed, and the guest boots.
   violation  anything else. Two hosts serve, or one that had lost goes on.
 
 An announcement explains one change only, and a host that serves on does not announce itself again, so two hosts that
@@ -34,6 +35,7 @@ SNAP = 96
 RECEIVE_BUFFER = 16 << 20
 ANNOUNCE_S = 0.3
 LATE_S = 0.1
+SILENT_S = 2
 SHOWN = 20
 ARP, RARP, IP4, IP6, VLAN = 0x0806, 0x8035, 0x0800, 0x86dd, (0x8100, 0x88a8)
 ICMP6, NEIGHBOUR_ADVERTISEMENT, SOLICITED = 58, 136, 0x40
@@ -62,6 +64,7 @@ class Watch:
     def __init__(self):
         self.server = None
         self.announced = {}             # host: time of an announcement that explains no takeover yet
+        self.last = 0.0                 # frame of the server
         self.late_since = None          # first frame since the takeover of the host that serves no more
         self.reset()
 
@@ -76,19 +79,22 @@ class Watch:
         if kind == "announcement" and host != self.server:
             self.announced[host] = now
         if self.server is None:
-            self.server = host
+            self.server, self.last = host, now
             return {"event": "serves", "host": host, "at": now}
         if host == self.server:
+            self.last = now
             return None
         if now - self.announced.get(host, -1e9) <= ANNOUNCE_S:
-            return self._takeover(now, host)
+            return self._takeover(now, host, "takeover")
+        if now - self.last > SILENT_S:
+            return self._takeover(now, host, "boots")
         return self._late(now, host, kind)
 
-    def _takeover(self, now, host):
-        before, self.server = self.server, host
+    def _takeover(self, now, host, event):
+        before, self.server, self.last = self.server, host, now
         self.announced.clear()
         self.late_since = None
-        self.takeovers.append({"event": "takeover", "host": host, "from": before, "at": now})
+        self.takeovers.append({"event": event, "host": host, "from": before, "at": now})
         return self.takeovers[-1]
 
     def _late(self, now, host, kind):

@@ -150,6 +150,11 @@ class Session(pairlab.Pair):
         """The host stands still."""
         return self.signal(host, "all", signal.SIGSTOP)
 
+    def colo(self, host, *args, check=True):
+        """A command of colo on a host."""
+        config = os.path.join(self.labs.run_dir, "colo.conf")
+        return self.lab("exec", host, "--", pairlab.COLO, *args, "--node", host, config, check=check)
+
     def arm(self, host, point, action, passing=1, ms=300):
         """Let a host fail at a named step."""
         self.lab("failpoint", host, point, action, "--passing", str(passing), "--ms", str(ms))

@@ -76,7 +76,7 @@ class Rule(unittest.TestCase):
                               (99, "b", "i")), "b", 2, "")
 
     def test_thawed_and_silent(self):
-        self.expect(self.play((0, "a", "i"), (9, "b", "a"), (3000, "a", "i"), (3050, "a", "i")), "b", 2, "")
+        self.expect(self.play((0, "a", "i"), (9, "b", "a"), (2900, "b", "i"), (3000, "a", "i"), (3050, "a", "i")), "b", 2, "")
 
     def test_goes_on_after_the_takeover(self):
         for kind in "io":
@@ -97,6 +97,11 @@ class Rule(unittest.TestCase):
     def test_old_announcement_explains_nothing(self):
         ms = 20 + 1000 * ANNOUNCE_S
         self.expect(self.play((0, "a", "a"), (9, "b", "a"), (10, "b", "i"), (ms, "a", "i"), (ms + 500, "a", "i")), "b", 1, "a")
+
+    def test_boots_after_both_failed(self):
+        said = self.play((0, "a", "i"), (9, "b", "a"), (10, "b", "i"), (5000, "a", "o"), (5001, "a", "i"))
+        self.expect(said, "ba", 0, "")
+        self.assertEqual([t["event"] for t in said["takeovers"]], ["takeover", "boots"])
 
     def test_summaries(self):
         watch = Watch()
