@@ -102,6 +102,13 @@ WEAK void daemon_fail_start(struct daemon *d, const char *fmt, ...)
 	abort();
 }
 
+WEAK int daemon_force_claim(struct daemon *d, const char **why)
+{
+	(void)d;
+	*why = "stub";
+	return -1;
+}
+
 WEAK bool daemon_is_primary(const struct daemon *d)
 {
 	return d->core.role == CORE_PRIMARY;
