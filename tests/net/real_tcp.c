@@ -13,6 +13,9 @@
  *
  * One phase goes through TCP's odd corners (real_app.h). In the last the PVM dies in the
  * middle of open connections and the SVM serves alone; every connection must go on without a byte wrong.
+ * From then on it is a survivor in a pair again: PVM behind its own translator and, since a kernel's TCP cannot
+ * be copied, its SVM, too, whose translator (`twin`) begins with the survivor's table, several times a second. Such a
+ * copy says everything alike, so both translators must do the same with each frame.
  *
  * The TAPs have offloads: frames of up to 64 KiB, checksums not done; with `plain` they have none. The seed
  * 0 takes one from the clock.
@@ -37,7 +40,8 @@
 #include "net_test.h"
 #include "real_app.h"
 
-enum { PVM, SVM, CLIENT, NODES, PORT = 7000, CLIENTS = 6, DIALERS = 3, ODD = 10, SKIP = 77, DEADLINE_S = 60 };
+enum { PVM, SVM, CLIENT, NODES, PORT = 7000, CLIENTS = 6, DIALERS = 3, ODD = 10, SKIP = 77, DEADLINE_S = 60,
+	BASE_US = 150000 };
 
 struct node {
 	int ns, tap;
@@ -51,7 +55,8 @@ struct process {
 
 static struct node nodes[NODES];
 static struct cm *cm;
-static struct tr *tr;
+static struct tr *tr, *twin;
+static uint64_t epoch = 1, next_base;
 static bool pvm_dead, plain;
 static uint64_t frames[NODES], lost;
 static struct process processes[CLIENTS + 2 * DIALERS + ODD];
@@ -235,8 +240,7 @@ static unsigned nwaited;
 
 static void on_waited(void *opaque, const uint8_t *frame, size_t len)
 {
-	(void)opaque;
-	if (pvm_dead) {
+	if (pvm_dead && opaque != &twin) {
 		deliver(CLIENT, frame, len);
 		return;
 	}
@@ -248,20 +252,41 @@ static void on_waited(void *opaque, const uint8_t *frame, size_t len)
 static void compare_waited(uint64_t now)
 {
 	for (unsigned i = 0; i < nwaited; i++)
-		cm_from_svm(cm, 1, waited[i], waited_len[i], now);
+		cm_from_svm(cm, epoch, waited[i], waited_len[i], now);
 	nwaited = 0;
 }
 
 static void on_syn(void *opaque, const uint8_t *frame, size_t len)
 {
 	(void)opaque;
-	tr_pvm_syn(tr, frame, len, now_us());
+	tr_pvm_syn(pvm_dead ? twin : tr, frame, len, now_us());
 }
+
+static uint8_t copy[NET_FRAME_MAX];
+
+static const struct cm_ops cm_ops = { on_release, on_want, on_syn };
 
 static void to_svm(uint8_t *frame, size_t len, uint64_t now)
 {
-	if (tr_to_svm(tr, frame, len, now))
+	bool passes;
+
+	memcpy(copy, frame, len);
+	passes = tr_to_svm(tr, frame, len, now);
+	if (twin)
+		CHECK(tr_to_svm(twin, copy, len, now) == passes && (!passes || memcmp(copy, frame, len) == 0));
+	if (passes)
 		deliver(SVM, frame, len);
+}
+
+/* the survivor's, as those of PVM and SVM */
+static void from_survivor(uint8_t *frame, size_t len, uint64_t now)
+{
+	memcpy(copy, frame, len);
+	if (tr_from_svm(tr, frame, len, now))
+		cm_from_pvm(cm, frame, len, now);
+	compare_waited(now);
+	if (tr_from_svm(twin, copy, len, now))
+		cm_from_svm(cm, epoch, copy, len, now);
 }
 
 static void from_node(int from, uint8_t *frame, size_t len, uint64_t now)
@@ -269,10 +294,9 @@ static void from_node(int from, uint8_t *frame, size_t len, uint64_t now)
 	frames[from]++;
 	switch (from) {
 	case CLIENT:
-		if (!pvm_dead) {
-			cm_from_client(cm, frame, len, now);
+		cm_from_client(cm, frame, len, now);
+		if (!pvm_dead)
 			deliver(PVM, frame, len);
-		}
 		to_svm(frame, len, now);
 		break;
 	case PVM:
@@ -281,12 +305,10 @@ static void from_node(int from, uint8_t *frame, size_t len, uint64_t now)
 		compare_waited(now);
 		break;
 	default:
-		if (!tr_from_svm(tr, frame, len, now))
-			break;
 		if (pvm_dead)
-			deliver(CLIENT, frame, len);
-		else
-			cm_from_svm(cm, 1, frame, len, now);
+			from_survivor(frame, len, now);
+		else if (tr_from_svm(tr, frame, len, now))
+			cm_from_svm(cm, epoch, frame, len, now);
 	}
 }
 
@@ -300,10 +322,39 @@ static void read_node(int from)
 		from_node(from, frame, (size_t)len, now);
 }
 
+static bool take_piece(void *opaque, const uint8_t *piece, size_t len)
+{
+	(void)opaque;
+	CHECK(tr_base_add(twin, piece, len) == 0);
+	return true;
+}
+
+/* a checkpoint of the survivor's pair */
+static void next_epoch(uint64_t now)
+{
+	CHECK(tr_save(tr, false, now, take_piece, NULL) && tr_base_known(twin));
+	tr_base_adopt(twin);
+	tr_reset(twin, now);
+	epoch++;
+	cm_boundary(cm, epoch, now);
+	cm_held(cm, epoch, now);
+	next_base = now + BASE_US;
+}
+
 static void pvm_dies(void)
 {
+	static const struct tr_ops twin_ops = { on_waited };
+	uint64_t now = now_us();
+
 	pvm_dead = true;
 	tr_failover(tr, 20);
+	cm_free(cm); /* that was on the other host */
+	cm = cm_new(NULL, &cm_ops, NULL);
+	CHECK(cm);
+	cm_set_mode(cm, CM_COMPARE, now);
+	twin = tr_new(NULL, &twin_ops, &twin);
+	CHECK(twin);
+	next_epoch(now);
 	for (int i = 0; i < running; i++)
 		if (processes[i].node == PVM)
 			kill(processes[i].pid, SIGKILL);
@@ -342,6 +393,8 @@ static bool wire(double die_after_s)
 		passed += now - last < 100000 ? now - last : 100000; /* a stopped machine does not count */
 		last = now;
 		cm_tick(cm, now);
+		if (twin && now > next_base)
+			next_epoch(now);
 		if (die_after_s > 0 && !pvm_dead && passed > (uint64_t)(die_after_s * 1e6))
 			pvm_dies();
 		if (passed > DEADLINE_S * 1000000ull || !reap())
@@ -401,7 +454,7 @@ static void phase(const char *what, double secs, double die_after_s, uint32_t lo
 {
 	uint64_t start_us = now_us();
 	struct cm_stats before, st;
-	struct tr_stats ts_before, ts;
+	struct tr_stats ts_before, ts, twin_ts;
 	bool ok;
 
 	cm_get_stats(cm, &before);
@@ -419,6 +472,11 @@ static void phase(const char *what, double secs, double die_after_s, uint32_t lo
 		show_sockets();
 	cm_get_stats(cm, &st);
 	tr_get_stats(tr, &ts);
+	if (pvm_dead) { /* of another host */
+		before = (struct cm_stats){ 0 };
+		tr_get_stats(twin, &twin_ts);
+		CHECK(st.missing == 0 && twin_ts.entries > 0 && twin_ts.full == 0);
+	}
 	CHECK(ok && st.mismatches == 0 && st.dropped == 0 && ts.full == 0);
 	CHECK(st.matched_bytes - before.matched_bytes > 1000000);
 	CHECK(ts.paired_clients - ts_before.paired_clients >= (uint64_t)(die_after_s > 0 ? 50 : 100 * secs));
@@ -446,7 +504,6 @@ static void odd_phase(double secs, uint32_t loss)
 
 int main(int argc, char **argv)
 {
-	static const struct cm_ops ops = { on_release, on_want, on_syn };
 	static const struct tr_ops tr_ops = { on_waited };
 
 	test_seed_from(argc, argv);
@@ -460,7 +517,7 @@ int main(int argc, char **argv)
 		for (int k = 0; k <= DIALERS; k++)
 			if (fork_in(&nodes[i]) == 0)
 				app_server(nodes[i].listeners[k]);
-	cm = cm_new(NULL, &ops, NULL);
+	cm = cm_new(NULL, &cm_ops, NULL);
 	tr = tr_new(NULL, &tr_ops, NULL);
 	CHECK(cm && tr);
 	cm_set_mode(cm, CM_COMPARE, now_us());
@@ -471,6 +528,7 @@ int main(int argc, char **argv)
 	phase("failover", 3, 1.5, 0);
 	cm_free(cm);
 	tr_free(tr);
+	tr_free(twin);
 	puts("ok");
 	return 0;
 }

@@ -323,6 +323,19 @@ static void test_entries_end(void)
 	done();
 }
 
+/* also where no base is asked for */
+static void test_survivor_forgets(void)
+{
+	begin();
+	connect_pair(40000, 100, 50000, 700);
+	connect_pair(40001, 101, 50001, 701);
+	fail_over();
+	CHECK(svm(50001, F_RST, 702) && stats().entries == 2);
+	now += 130 * SECOND;
+	CHECK(svm_syn(45000, 5) && stats().entries == 1 && is_pair(40000, 100, 50000, 700));
+	done();
+}
+
 static void test_a_guest_that_talks_stays(void)
 {
 	begin();
@@ -492,6 +505,7 @@ int main(int argc, char **argv)
 	test_icmp();
 	test_server();
 	test_entries_end();
+	test_survivor_forgets();
 	test_a_guest_that_talks_stays();
 	test_same_only_if_same();
 	test_many();
