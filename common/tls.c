@@ -143,7 +143,7 @@ struct tls *tls_new(const struct tls_creds *c, int fd, enum tls_end end)
 
 	if (!t)
 		return NULL;
-	t->creds = c;
+	t->creds = tls_creds_keep(c);
 	t->fd = fd;
 	t->end = end;
 	t->rekey = REKEY_RECORDS;
@@ -160,6 +160,7 @@ void tls_free(struct tls *t)
 		return;
 	if (t->s)
 		gnutls_deinit(t->s);
+	tls_creds_free(t->creds);
 	free(t->out);
 	free(t->in);
 	free(t);

@@ -36,13 +36,16 @@ struct tls;
  * psk. 0, or -errno with one line in error that names the file. TLS_OFF: *c is NULL, which is credentials, too. */
 int tls_creds_load(struct tls_creds **c, enum tls_mode mode, unsigned int ends, const char *dir,
 		   const char *user, char *error, size_t error_size);
-void tls_creds_free(struct tls_creds *c); /* no session may use them any more; NULL: nothing */
+void tls_creds_free(struct tls_creds *c); /* sessions that use them keep them; NULL: nothing */
+/* Reads the files again if they have changed, for the sessions to come: 1; 0: nothing has; -errno, with one line in
+ * error, once for each change: they are of no use, *c stays as it was. */
+int tls_creds_renew(struct tls_creds **c, char *error, size_t error_size);
 /* x509: why our own certificates are of no use now, or soon (30 days); false: nothing to say */
 bool tls_creds_warning(const struct tls_creds *c, char *text, size_t size);
 
 /* --- a session --- */
 
-/* c: must outlive the session. fd: connected socket, not taken. NULL: no memory */
+/* All of a credential's sessions begin and end in one thread. fd: connected socket, not taken. NULL: no memory */
 struct tls *tls_new(const struct tls_creds *c, int fd, enum tls_end end);
 void tls_free(struct tls *t); /* NULL: nothing. Says nothing to the peer */
 /* 0: done; -EAGAIN: again when fd is ready for tls_events(); else it failed */

@@ -329,6 +329,58 @@ bool tls_creds_warning(const struct tls_creds *c, char *text, size_t size)
 
 /* --- both --- */
 
+/* Not secure, nor need it be: whoever can change the files can also touch them. */
+static uint64_t stamp_of(const char *dir)
+{
+	static const char *const names[] = { "keys.psk", "ca-cert.pem", "server-cert.pem", "server-key.pem",
+					     "client-cert.pem", "client-key.pem" };
+	uint64_t h = 0;
+	char path[512];
+	struct stat st;
+	size_t i;
+
+	for (i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		if (stat(path, &st) < 0)
+			continue;
+		h = h * 1000003 + st.st_ino;
+		h = h * 1000003 + (uint64_t)st.st_mtim.tv_sec;
+		h = h * 1000003 + (uint64_t)st.st_mtim.tv_nsec;
+		h = h * 1000003 + (uint64_t)st.st_size + st.st_mode;
+	}
+	return h;
+}
+
+int tls_creds_renew(struct tls_creds **c, char *error, size_t error_size)
+{
+	struct tls_creds *old = *c, *fresh;
+	uint64_t stamp;
+	int r;
+
+	if (!old)
+		return 0;
+	stamp = stamp_of(old->dir);
+	if (stamp == old->stamp)
+		return 0;
+	r = tls_creds_load(&fresh, old->mode, old->ends, old->dir, old->user_name, error, error_size);
+	if (r < 0) {
+		old->stamp = stamp;
+		return r;
+	}
+	*c = fresh;
+	tls_creds_free(old);
+	return 1;
+}
+
+struct tls_creds *tls_creds_keep(const struct tls_creds *c)
+{
+	struct tls_creds *kept = (struct tls_creds *)c;
+
+	if (kept)
+		kept->users_of_it++;
+	return kept;
+}
+
 int tls_creds_load(struct tls_creds **out, enum tls_mode mode, unsigned int ends, const char *dir,
 		   const char *user, char *error, size_t error_size)
 {
@@ -342,6 +394,11 @@ int tls_creds_load(struct tls_creds **out, enum tls_mode mode, unsigned int ends
 	if (!l.c)
 		return fail(&l, -ENOMEM, "no memory");
 	l.c->mode = mode;
+	l.c->ends = ends;
+	l.c->users_of_it = 1;
+	snprintf(l.c->dir, sizeof(l.c->dir), "%s", dir);
+	snprintf(l.c->user_name, sizeof(l.c->user_name), "%s", user ? user : "");
+	l.c->stamp = stamp_of(dir); /* before they are read: a change meanwhile is seen the next time */
 	r = mode == TLS_PSK ? load_psk(&l, ends, user) : load_x509(&l, ends);
 	if (!r && gnutls_priority_init(&l.c->priority, mode == TLS_PSK ? PRIORITY_PSK : PRIORITY_BASE, NULL) < 0)
 		r = fail(&l, -ENOTSUP, "this GnuTLS has no TLS 1.3");
@@ -356,7 +413,7 @@ void tls_creds_free(struct tls_creds *c)
 {
 	unsigned int i;
 
-	if (!c)
+	if (!c || --c->users_of_it)
 		return;
 	for (i = 0; i < c->users; i++) {
 		gnutls_memset(c->user[i].key.data, 0, c->user[i].key.size);

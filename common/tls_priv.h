@@ -10,7 +10,11 @@
 #include "common/tls.h"
 
 struct tls_creds {
+	unsigned int users_of_it; /* sessions, and the caller of tls_creds_load() */
 	enum tls_mode mode;
+	unsigned int ends;
+	char dir[256], user_name[TLS_PEER_MAX];
+	uint64_t stamp;           /* of the files: another one when they have changed */
 	gnutls_priority_t priority;
 	/* psk: all of keys.psk */
 	struct tls_user {
@@ -26,7 +30,7 @@ struct tls_creds {
 
 struct tls {
 	gnutls_session_t s; /* NULL: passes through */
-	const struct tls_creds *creds;
+	struct tls_creds *creds;
 	int fd;
 	enum tls_end end;
 	bool looked;      /* at the first byte */
@@ -47,5 +51,6 @@ struct tls {
 
 /* of tls_creds.c, for a new session; 0 or -EINVAL */
 int tls_creds_use(struct tls *t);
+struct tls_creds *tls_creds_keep(const struct tls_creds *c); /* one more user; NULL: NULL */
 
 #endif

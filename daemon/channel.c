@@ -84,6 +84,21 @@ int channel_init(struct daemon *d)
 	return c->watch ? 0 : -ENOMEM;
 }
 
+struct tls *channel_session(struct daemon *d, int fd, bool dialled)
+{
+	struct channels *c = &d->channels;
+	char error[400];
+	int r = tls_creds_renew(&c->creds, error, sizeof(error));
+
+	if (r < 0)
+		log_warn("[tls] the files have changed and are of no use; what was read before counts: %s", error);
+	if (r > 0) {
+		log_info("[tls] the files have changed, and count for connections from now on");
+		warn_of_certificates(d);
+	}
+	return tls_new(c->creds, fd, dialled ? TLS_CLIENT : TLS_SERVER);
+}
+
 void channel_stop(struct daemon *d)
 {
 	struct channels *c = &d->channels;

@@ -178,6 +178,8 @@ struct channels {
 
 int channel_init(struct daemon *d); /* 0, or -errno, logged */
 void channel_stop(struct daemon *d);
+/* A new one, with what the files say now. fd: not taken. NULL: no memory */
+struct tls *channel_session(struct daemon *d, int fd, bool dialled);
 /* After the handshake: is it our peer? NULL: yes; else text, why not */
 const char *channel_check_peer(struct daemon *d, const struct tls *t, char *text, size_t size);
 /* Makes a connection one that a process without TLS can use. Takes t and fd. Descriptor or -errno, logged */

@@ -380,7 +380,7 @@ static struct handshake *new_handshake(struct daemon *d, int fd, bool dialled, i
 	hs->d = d;
 	hs->fd = fd;
 	hs->dialled = dialled;
-	hs->tls = tls_new(d->channels.creds, fd, dialled ? TLS_CLIENT : TLS_SERVER);
+	hs->tls = channel_session(d, fd, dialled);
 	if (!hs->tls) {
 		free(hs);
 		close(fd);

@@ -190,6 +190,12 @@ WEAK int channel_init(struct daemon *d)
 	return 0;
 }
 
+WEAK struct tls *channel_session(struct daemon *d, int fd, bool dialled)
+{
+	(void)d, (void)dialled;
+	return tls_new(NULL, fd, TLS_CLIENT);
+}
+
 WEAK void channel_stop(struct daemon *d)
 {
 	(void)d;

@@ -172,6 +172,24 @@ def test_failover_is_noticed_at_once(w):
         raise Failure(f"noticed after {took:.3f} s only")
 
 
+def test_renewed_key(w):
+    """New keys count for the next link; the one that stands is not disturbed."""
+    path = w.keys.psk("renewed")
+    a = w.primary(("psk", path))
+    b = w.node("b", ("psk", path)).start()
+    protected(a, b)
+    shutil.copy(os.path.join(w.keys.psk("renewed-2"), "keys.psk"), path)
+    protected(a, b)
+    b.end()
+    a.wait_state("alone")
+    other = w.node("b", w.psk("one")).start()
+    a.wait_log("turned away a connection: its key is not ours")
+    other.end()
+    b = w.node("b", w.psk("renewed-2")).start()
+    a.wait_log(r"\[tls\] the files have changed, and count for connections from now on")
+    protected(a, b)
+
+
 # --- who is turned away ---
 
 def turned_away(w, tls_a, tls_b, a_says, b_says, **more):

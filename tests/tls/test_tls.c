@@ -572,6 +572,33 @@ static void test_warning(void **state)
 	tls_creds_free(c);
 }
 
+/* New files count for new sessions; those there are go on with what they have. */
+static void test_renewed(void **state)
+{
+	const char *dir = psk_dir("renewed", "colo:" KEY_1 "\n");
+	struct pair *p = linked(TLS_PSK, dir, dir);
+	char error[300] = "";
+	int c, s;
+
+	assert_int_equal(tls_creds_renew(&p->server.creds, error, sizeof(error)), 0);
+	psk_dir("renewed", "colo:nonsense\n");
+	assert_true(tls_creds_renew(&p->server.creds, error, sizeof(error)) < 0);
+	assert_non_null(strstr(error, "keys.psk:1: the key is not hexadecimal"));
+	assert_int_equal(tls_creds_renew(&p->server.creds, error, sizeof(error)), 0); /* said once */
+	psk_dir("renewed", "colo:" KEY_2 "22\n");
+	assert_int_equal(tls_creds_renew(&p->server.creds, error, sizeof(error)), 1);
+	say(p, &p->client, &p->server, "the session goes on");
+	tls_free(p->server.t);
+	tls_free(p->client.t);
+	p->server.t = tls_new(p->server.creds, p->server.fd, TLS_SERVER);
+	p->client.t = tls_new(p->client.creds, p->client.fd, TLS_CLIENT);
+	shake(p, &c, &s);
+	assert_int_equal(s, -EACCES); /* the client has the old key */
+	assert_int_equal(tls_creds_renew(&p->client.creds, error, sizeof(error)), 1);
+	pair_free(p);
+	pair_free(linked(TLS_PSK, dir, dir));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -591,6 +618,7 @@ int main(void)
 		cmocka_unit_test(test_deadline),
 		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_warning),
+		cmocka_unit_test(test_renewed),
 	};
 
 	return cmocka_run_group_tests_name("tls", tests, make_files, remove_files);
