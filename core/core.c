@@ -29,7 +29,7 @@
  * with the peer still there, at a takeover. A pair lives in its primary's generation, and both nodes claim the
  * next one when they lose each other: one gets it. What a node once asked for may have been granted
  * although no answer came, so it goes on asking until it knows, and never assumes that it was not: a primary
- * that hands over names a generation beyond all it asked for, and one that wins what it does not need any more
+ * that is to hand over waits for the answer first, and one that wins what it does not need any more
  * takes the pair into that generation (ACT_GENERATION).
  *
  * Leaving protection with the peer there (pause, a peer that is too slow, checkpoints that fail): the claim is
@@ -171,7 +171,7 @@ static void tick(struct core *c, const struct core_event *e)
 		c->last_tx_us = e->now_us;
 		core_act(c, CORE_ACT_HEARTBEAT);
 	}
-	pair_tick(c);
+	pair_tick(c, e);
 	if (silent(c, e->now_us))
 		pair_lost(c, e, CORE_LOSS_SILENT);
 	else

@@ -103,7 +103,7 @@ enum core_event_type {
 	CORE_EV_DISK_FAILED,    /* the local storage. primary: a request of the VM waits for what becomes
 				 * of it; secondary: this node cannot be one */
 	CORE_EV_HANDOVER,       /* secondary: the primary does not serve any more; .loss says why, .epoch is the
-				 * generation to claim, 0: the next one */
+				 * generation to claim */
 	CORE_EV_DISMISSED,      /* secondary: the primary serves alone; never take over. .epoch: the generation in
 				 * which it serves, where it told a dialler, 0: on the link of the pair */
 	CORE_EV_TAKEN,          /* primary: the secondary serves, this node was silent for too long */

@@ -31,7 +31,7 @@ void ckpt_apply_done(struct core *c, const struct core_event *e);
 /* --- pair.c --- */
 
 void pair_lost(struct core *c, const struct core_event *e, enum core_loss loss);
-void pair_tick(struct core *c);
+void pair_tick(struct core *c, const struct core_event *e);
 /* primary: the peer is there, but this node wants to go on without it */
 void pair_leave(struct core *c, const struct core_event *e, enum core_loss why);
 /* primary: the peer shall serve */

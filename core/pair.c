@@ -128,6 +128,15 @@ static void answered_in_pair(struct core *c, const struct core_event *e)
 	}
 }
 
+/* mine: the newest generation that this node has */
+static void hand_over(struct core *c, uint64_t mine)
+{
+	struct core_action *a = core_act(c, CORE_ACT_HAND_OVER);
+
+	a->epoch = mine + 1;
+	a->loss = c->loss;
+}
+
 static void answered_at_start(struct core *c, const struct core_event *e)
 {
 	if (e->status) {
@@ -148,6 +157,8 @@ void pair_claim_answer(struct core *c, const struct core_event *e)
 		answered_at_start(c, e);
 	else if (c->state == CORE_SEEDING || c->state == CORE_PROTECTED)
 		answered_in_pair(c, e);
+	else if (c->state == CORE_GIVEN_UP)
+		hand_over(c, e->status ? c->generation : e->epoch);
 	else if (c->state == CORE_CLAIMING && e->status)
 		end(c);
 	else if (c->state == CORE_CLAIMING)
@@ -226,12 +237,16 @@ void pair_lost(struct core *c, const struct core_event *e, enum core_loss loss)
 	}
 }
 
-/* Secondary, which claims, and has no answer: the primary was only asleep, and may not have noticed that the
- * pair is broken. It is to claim as well; who serves says so to a dialler. */
-void pair_tick(struct core *c)
+/* Secondary, which claims, and has no answer. Should the primary be there again, it was only asleep, and may not
+ * have noticed that the pair is broken: it is to claim as well. Should it be gone, the link is not kept
+ * for long: who serves says so to whoever dials. */
+void pair_tick(struct core *c, const struct core_event *e)
 {
-	if (c->role == CORE_SECONDARY && c->state == CORE_CLAIMING && c->peer_up && c->loss == CORE_LOSS_SILENT &&
-	    c->last_rx_us > c->detected_us)
+	bool again = c->last_rx_us > c->detected_us;
+
+	if (c->role != CORE_SECONDARY || c->state != CORE_CLAIMING || !c->peer_up || c->loss != CORE_LOSS_SILENT)
+		return;
+	if (again || e->now_us > c->detected_us + c->cfg.heartbeat_us * c->cfg.misses)
 		drop_peer(c);
 }
 
@@ -250,17 +265,17 @@ void pair_leave(struct core *c, const struct core_event *e, enum core_loss why)
 	pair_ask_arbiter(c, c->generation + 1, false);
 }
 
+/* What was asked for may be granted yet, and then the secondary has to claim the one after that. It must not
+ * be told before this is known: if this node ended meanwhile, its next life could win the one in between. */
 void pair_give_up(struct core *c, enum core_loss why)
 {
-	struct core_action *a = core_act(c, CORE_ACT_HAND_OVER);
-
-	/* what was asked for may be granted yet */
-	a->epoch = (c->claiming > c->generation ? c->claiming : c->generation) + 1;
-	a->loss = why;
+	c->phase = CORE_IDLE;
+	c->loss = why;
+	core_enter(c, CORE_GIVEN_UP);
+	if (!c->claiming)
+		hand_over(c, c->generation);
 	if (why != CORE_LOSS_PVM_DIED)
 		core_act(c, CORE_ACT_KILL_VM);
-	c->phase = CORE_IDLE;
-	core_enter(c, CORE_GIVEN_UP);
 }
 
 void pair_resign(struct core *c, enum core_loss why)
@@ -292,8 +307,10 @@ void pair_dismissed(struct core *c, const struct core_event *e)
 {
 	if (c->role != CORE_SECONDARY || (c->state != CORE_PROTECTED && c->state != CORE_CLAIMING))
 		return;
-	if (e->epoch && e->epoch <= c->generation)
-		return; /* it does not serve alone: that is our own pair's */
+	/* What says so in an older generation does not know yet that it has lost it. Without an arbiter nobody keeps
+	 * the number over a restart. */
+	if (e->epoch && e->epoch <= c->generation && !c->cfg.arbiter_none)
+		return;
 	if (c->peer_up)
 		drop_peer(c);
 	end(c);

@@ -156,7 +156,7 @@ static void answer_to_claiming(struct handshake *hs)
 	uint64_t generation = be64toh(a->generation);
 	struct daemon *d = hs->d;
 
-	if (be16toh(a->status) != PEER_SERVES || generation < d->core.generation) {
+	if (be16toh(a->status) != PEER_SERVES) {
 		failed_handshake(hs, be16toh(a->status) == PEER_OK ? "makes no sense" : a->text);
 		return;
 	}

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * sim.c - simulator of a pair: schedules from seeds, faults
+ * sim.c - simulator of a pair: schedules from seeds; a wrong one is shrunk
  *
- * sim [SEED [COUNT]]: runs COUNT schedules from SEED on. The first wrong one is run again with a trace,
- * and its seed is named; `sim SEED 1` repeats it.
+ * sim [--trace] [SEED [COUNT]]: runs COUNT schedules from SEED on. Of the first wrong one faults are left out as
+ * long as it still goes wrong; what is left is listed, and that run is traced. --trace: trace each schedule.
  */
 #include "sim.h"
 
@@ -16,8 +16,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DEFAULT_COUNT 20000
-#define SETTLE_US 4500000
+#define DEFAULT_COUNT 10000
+#define WATCH_US 100000
+#define LIVENESS_US 90000000 /* a pair that does not get along by then never does */
+#define TRACE_LINE 200
 
 static struct world world;
 
@@ -47,28 +49,26 @@ bool rnd_chance(struct rnd *r, unsigned int percent)
 
 /* --- reports --- */
 
-static jmp_buf again;
+static sigjmp_buf again;
 
 void sim_fail(struct world *w, const char *fmt, ...)
 {
 	va_list ap;
 
 	fflush(stdout);
-	fprintf(stderr, "seed %llu, at %.6f s: ", (unsigned long long)w->seed, w->now / 1e6);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fprintf(stderr, "\n");
-	if (w->trace)
-		_exit(1);
-	longjmp(again, 1);
+	if (!w->quiet) {
+		fprintf(stderr, "seed %llu, at %.6f s: ", (unsigned long long)w->seed, w->now / 1e6);
+		va_start(ap, fmt);
+		vfprintf(stderr, fmt, ap);
+		va_end(ap);
+		fprintf(stderr, "\n");
+	}
+	siglongjmp(again, 1);
 }
 
 /* an assertion in core.c */
 static void on_abort(int signum)
 {
-	if (world.trace)
-		_exit(1);
 	siglongjmp(again, 1);
 }
 
@@ -123,164 +123,74 @@ static struct ev pop(struct world *w)
 	return first;
 }
 
+void sim_after_life(struct world *w, uint64_t delay, enum ev_type type, unsigned int node, unsigned int life,
+		    uint64_t arg)
+{
+	push(w, (struct ev){ w->now + delay, w->seq++, type, node, life, arg });
+}
+
 void sim_after(struct world *w, uint64_t delay, enum ev_type type, unsigned int node, uint64_t arg)
 {
-	push(w, (struct ev){ w->now + delay, w->seq++, type, node, w->node[node].life, arg });
+	sim_after_life(w, delay, type, node, w->node[node].life, arg);
 }
 
-/* --- faults --- */
-
-enum fault {
-	F_BREAK, F_SILENCE, F_ONE_WAY, F_NONSENSE, F_VM, F_DAEMON, F_HOST, F_STALL, F_HARVEST, F_APPLY, F_SEED, F_ARBITER,
-	F_FAILOVER, F_SWITCHOVER, F_PAUSE, F_RESUME, F_WEDGED, F_STOP, F_GUEST_OFF, F_MANUAL, F_DISK, NFAULTS
-};
-static const char *const fault_names[] = {
-	"link closed", "link silent", "link silent one way", "nonsense", "VM dies", "daemon dies", "host dies",
-	"daemon stalls", "next harvest fails", "next apply fails", "next seed fails", "arbiter silent",
-	"operator: failover", "operator: switchover", "operator: pause", "operator: resume", "VM wedged", "operator: stop", "guest powers off", "operator: checkpoint", "disk fails",
-};
-_Static_assert(sizeof(fault_names) / sizeof(*fault_names) == NFAULTS, "fault names");
-
-/* Is the pair in a state in which any one fault must be survived? */
-static bool calm(const struct world *w)
+void history_copy(struct history *to, const struct history *from)
 {
-	unsigned int i;
-
-	if (!check_pair_protected(w) || w->cut || w->now < w->calm_from)
-		return false;
-	for (i = 0; i < 2; i++) {
-		const struct node *n = &w->node[i];
-
-		if (n->stalled_until > w->now || n->fail_harvest || n->fail_apply || n->fail_seed ||
-		    w->arbiter_out[i] > w->now)
-			return false;
-	}
-	return true;
+	to->n = from->n;
+	memcpy(to->v, from->v, from->n * sizeof(*from->v));
 }
 
-static void silence(struct world *w, unsigned int ways)
-{
-	uint64_t until = w->now + rnd_below(&w->rnd, rnd_chance(&w->rnd, 30) ? 4 * w->heartbeat_us : 3000000);
-	unsigned int i;
-
-	w->cut = true;
-	sim_after(w, until - w->now, EV_HEAL, 0, 0);
-	for (i = 0; i < 2; i++)
-		if (ways & (1u << i))
-			link_block(w, i, until);
-}
-
-static void host_dies(struct world *w, struct node *n)
-{
-	link_vanish(w, n); /* no FIN: the other end hears nothing */
-	node_end(w, n);
-}
-
-static void tell(struct world *w, struct node *n, enum core_event_type type)
-{
-	node_event(w, n, (struct core_event){ .type = type, .cause = CORE_CAUSE_MANUAL });
-}
-
-static void operator(struct world *w, struct node *n, enum fault f, bool was_calm)
-{
-	bool primary = n->core.role == CORE_PRIMARY;
-
-	if (f == F_STOP || (f == F_GUEST_OFF && primary && n->vm.alive)) {
-		w->stopped = w->stopped || primary;
-		w->off = primary && was_calm;
-		tell(w, n, f == F_STOP ? CORE_EV_STOP : CORE_EV_GUEST_OFF);
-	} else if (f == F_MANUAL) {
-		tell(w, n, CORE_EV_WANT_CHECKPOINT);
-	} else if (f == F_FAILOVER) {
-		tell(w, n, CORE_EV_FAILOVER);
-	} else if (f == F_SWITCHOVER) {
-		tell(w, n, CORE_EV_SWITCHOVER);
-	} else if (f == F_PAUSE) {
-		tell(w, n, CORE_EV_PAUSE);
-	} else if (f == F_RESUME) {
-		tell(w, n, CORE_EV_RESUME);
-	} else if (f == F_WEDGED) {
-		tell(w, n, CORE_EV_VM_WEDGED);
-	}
-}
-
-static void inject(struct world *w, enum fault f, struct node *n, bool was_calm)
-{
-	switch (f) {
-	case F_BREAK: link_break(w); break;
-	case F_SILENCE: silence(w, 3); break;
-	case F_ONE_WAY: silence(w, 1u << n->index); break;
-	case F_NONSENSE: node_hears_nonsense(w, n); break;
-	case F_VM: node_vm_dies(w, n); break;
-	case F_DAEMON: node_end(w, n); break;
-	case F_HOST: host_dies(w, n); break;
-	case F_STALL: n->stalled_until = w->now + rnd_below(&w->rnd, 1500000); break;
-	case F_HARVEST: n->fail_harvest = true; break;
-	case F_APPLY: n->fail_apply = true; break;
-	case F_SEED: n->fail_seed = true; break;
-	case F_DISK: node_disk_fails(w, n); break;
-	case F_ARBITER: w->arbiter_out[n->index] = w->now + rnd_below(&w->rnd, 1500000); break;
-	default: operator(w, n, f, was_calm);
-	}
-}
-
-static void fault(struct world *w)
-{
-	enum fault f = rnd_below(&w->rnd, NFAULTS);
-	struct node *n = &w->node[rnd_below(&w->rnd, 2)];
-	bool was_calm = calm(w);
-
-	/* the ends of all things are not as interesting as they are frequent */
-	if ((f == F_STOP || f == F_GUEST_OFF) && rnd_chance(&w->rnd, 80))
-		f = F_VM;
-	if (!n->alive || n->core.state == CORE_STARTING)
-		return;
-	sim_trace(w, n->index, "*** %s", fault_names[f]);
-	w->faults++;
-	if (f != F_MANUAL && f != F_ARBITER) {
-		w->expect = w->expect && was_calm;
-		w->off = false;
-		w->harsh = w->harsh || (f != F_STALL && f != F_FAILOVER && f != F_SWITCHOVER && f != F_PAUSE && f != F_RESUME);
-		w->calm_from = w->now + 1500000;
-	}
-	inject(w, f, n, was_calm);
-}
-
-static void restart(struct world *w, unsigned int i)
-{
-	const struct node *o = &w->node[!i];
-
-	if (!w->node[i].alive && o->alive && !w->stopped && o->core.state != CORE_CONNECTING)
-		node_start(w, i, CORE_SECONDARY);
-}
 
 /* --- a schedule --- */
 
-static void heal(struct world *w)
+/* Without an arbiter somebody has to look at both hosts. */
+static void operator_looks(struct world *w)
 {
 	unsigned int i;
 
-	w->cut = false;
-	if (w->now < w->faults_end)
-		return;
-	for (i = 0; i < 2; i++)
-		tell(w, &w->node[i], CORE_EV_RESUME);
-	for (i = 0; i < 2; i++) {
-		w->node[i].fail_harvest = w->node[i].fail_apply = w->node[i].fail_seed = false;
-		w->arbiter_out[i] = 0;
+	for (i = 0; i < 2 && w->arbiter_none; i++) {
+		struct node *n = &w->node[i], *o = &w->node[!i];
+
+		if (n->alive && n->core.role == CORE_SECONDARY && n->core.state == CORE_CLAIMING && n->core.claiming &&
+		    w->overtaken[i] != n->vm.id && !n->link && (!o->alive || o->undecided))
+			arbiter_force(w, n);
 	}
+}
+
+static void watch(struct world *w)
+{
+	operator_looks(w);
+	if (!check_pair_protected(w)) {
+		w->good_since = 0;
+		w->silence = false;
+	} else if (!w->good_since) {
+		w->good_since = w->now;
+	} else if (!w->silence && w->now - w->good_since > 200000) {
+		w->silence = true;
+		w->good_since = w->now;
+	} else if (w->silence && w->now - w->good_since > 3 * w->periodic_us + 2 * w->wait_us + 300000) {
+		w->done = true;
+	}
+	if (w->now > w->faults_end + LIVENESS_US)
+		w->done = true;
+	sim_after(w, WATCH_US, EV_WATCH, 0, 0);
 }
 
 static void of_the_world(struct world *w, const struct ev *e)
 {
 	switch (e->type) {
-	case EV_FAULT: fault(w); break;
-	case EV_HEAL: heal(w); break;
-	case EV_QUIET: w->silence = true; break;
-	default: /* EV_RESTART */
-		restart(w, e->node);
-		if (w->now < w->end - SETTLE_US / 2)
-			sim_after(w, 200000 + rnd_below(&w->rnd, 500000), EV_RESTART, e->node, 0);
+	case EV_FAULT: fault_due(w, e->arg); break;
+	case EV_HEAL:
+		fault_heal(w);
+		watch(w);
+		break;
+	case EV_BOOT:
+		if (e->arg)
+			w->power[e->node] = true;
+		fault_boot(w, e->node);
+		break;
+	case EV_WATCH: watch(w); break;
+	default: arbiter_hears(w, e);
 	}
 }
 
@@ -290,10 +200,8 @@ static void step(struct world *w)
 	struct node *n = &w->node[e.node];
 
 	w->now = e.at;
-	if (w->budget && w->mean && w->now < w->faults_end && rnd_below(&w->rnd, 128) == 0) {
-		w->budget--;
-		fault(w);
-	}
+	w->steps++;
+	fault_step(w);
 	if (e.type >= EV_FAULT) {
 		of_the_world(w, &e);
 	} else if (n->alive && e.life == n->life) {
@@ -308,76 +216,142 @@ static void step(struct world *w)
 	check_step(w);
 }
 
-static void choose(struct world *w)
+static void choose(struct world *w, struct rnd *r)
 {
-	struct rnd *r = &w->rnd;
-
 	w->arbiter_none = rnd_chance(r, 15);
 	w->checkpoint_mode = rnd_chance(r, 25);
-	w->mean = rnd_chance(r, 50);
 	w->heartbeat_us = rnd_in(r, 20000, 100000);
 	w->misses = rnd_in(r, 3, 6);
 	w->periodic_us = w->checkpoint_mode ? rnd_in(r, 30000, 100000) : rnd_in(r, 100000, 1000000);
 	w->delay_us = rnd_in(r, 50, 5000);
 	w->jitter_us = rnd_below(r, 5000);
 	w->wait_us = rnd_in(r, 1000, 300000);
-	w->gap_us = rnd_in(r, 5000, 60000);
+	w->gap_us = rnd_in(r, 8000, 80000);
 	w->diverge = rnd_below(r, 8);
-	w->budget = rnd_below(r, 6);
-	w->faults_end = rnd_in(r, 500000, 4000000);
-	w->end = w->faults_end + SETTLE_US + 3 * w->periodic_us;
-	w->expect = true;
+	w->lag_us = rnd_chance(r, 50) ? rnd_in(r, 60000, 1000000) : 0;
+	w->settle_us = rnd_below(r, 5000);
+	w->supervisor_us = rnd_in(r, 60000, 500000);
+	w->claim_again_us = rnd_in(r, 20000, 500000);
 }
 
-static void schedule(struct world *w, uint64_t seed, bool trace)
+static void prepare(struct world *w, uint64_t seed)
 {
+	struct rnd r = { seed };
 	unsigned int i;
 
 	memset(w, 0, offsetof(struct world, link));
-	w->link.id = 0;
-	w->link.open[0] = w->link.open[1] = false;
-	w->seed = w->rnd.s = seed;
-	w->trace = trace;
-	choose(w);
-	for (i = 0; i < w->budget && !w->mean; i++)
-		sim_after(w, rnd_below(&w->rnd, w->faults_end), EV_FAULT, 0, 0);
-	sim_after(w, w->faults_end, EV_HEAL, 0, 0);
-	sim_after(w, w->end - 3 * w->periodic_us - 500000, EV_QUIET, 0, 0);
+	memset(&w->link, 0, offsetof(struct link, q));
+	w->seed = seed;
+	w->rnd.s = ~seed;
+	choose(w, &r);
+	fault_plan(w, &r);
+	w->expect = !w->arbiter_none;
 	for (i = 0; i < 2; i++) {
-		node_start(w, i, i ? CORE_SECONDARY : CORE_PRIMARY);
-		sim_after(w, rnd_chance(&w->rnd, 50) ? 1 : w->faults_end, EV_RESTART, i, 0);
+		w->node[i].index = i;
+		w->power[i] = true;
+		w->disk[i].l = (struct lineage){ .current = 1000, .flags = LINEAGE_NEW | LINEAGE_CONSISTENT };
 	}
-	while (w->nev && w->heap[0].at < w->end)
+}
+
+/* false: a rule was broken, which is said unless quiet. drop: faults left out, a bit each */
+static bool schedule(struct world *w, uint64_t seed, uint64_t drop, bool trace, bool quiet)
+{
+	unsigned int i;
+
+	prepare(w, seed);
+	w->trace = trace;
+	w->quiet = quiet;
+	if (sigsetjmp(again, 1))
+		return false;
+	for (i = 0; i < w->nfaults; i++)
+		w->fault[i].dropped = drop >> i & 1;
+	fault_begin(w);
+	sim_after(w, w->faults_end, EV_HEAL, 0, 0);
+	for (i = 0; i < 2; i++)
+		node_start(w, i);
+	while (!w->done)
 		step(w);
-	w->now = w->end;
 	check_end(w);
+	return true;
+}
+
+/* leaves out as many faults as possible, many at once first */
+static uint64_t shrink(struct world *w, uint64_t seed)
+{
+	unsigned int size, i, n = w->nfaults;
+	uint64_t drop = 0, chunk;
+	bool less;
+
+	for (size = n; size; size /= 2)
+		do {
+			less = false;
+			for (i = 0; i < n; i += size) {
+				chunk = (size < 64 ? (1ull << size) - 1 : ~0ull) << i;
+				if ((drop | chunk) == drop || schedule(w, seed, drop | chunk, false, true))
+					continue;
+				drop |= chunk;
+				less = true;
+			}
+		} while (less);
+	return drop;
+}
+
+static int report(struct world *w, uint64_t seed)
+{
+	uint64_t drop = shrink(w, seed);
+
+	prepare(w, seed);
+	fprintf(stderr, "sim %llu 1 with as few faults as possible:\n", (unsigned long long)seed);
+	schedule(w, seed, drop, true, false);
+	fprintf(stderr, "the faults:\n");
+	fault_print(w);
+	fprintf(stderr, "%s, heartbeat %llu us x %u, periodic %llu us%s\n", w->arbiter_none ? "arbiter none" : "arbiter",
+		(unsigned long long)w->heartbeat_us, w->misses, (unsigned long long)w->periodic_us,
+		w->checkpoint_mode ? ", mode checkpoint" : "");
+	return 1;
+}
+
+static struct { uint64_t faults, takeovers, checkpoints, lost, unknown, outputs, boots, pairs, switchovers, undecided; } sum;
+
+static void add(const struct world *w)
+{
+	sum.faults += w->faults;
+	sum.takeovers += w->takeovers;
+	sum.checkpoints += w->checkpoints;
+	sum.lost += w->claims_lost;
+	sum.unknown += w->claims_unknown;
+	sum.outputs += w->client.n;
+	sum.boots += w->boots;
+	sum.pairs += w->protections;
+	sum.switchovers += w->switchovers;
+	sum.undecided += w->undecided;
+}
+
+static unsigned long long number(uint64_t n)
+{
+	return n;
 }
 
 int main(int argc, char **argv)
 {
-	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL) * 1000000, i;
-	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 0) : DEFAULT_COUNT;
-	static uint64_t faults, takeovers, checkpoints, lost, outputs;
-	static volatile uint64_t at;
+	bool trace = argc > 1 && !strcmp(argv[1], "--trace");
+	uint64_t first, count, i;
 
-	printf("sim: %llu schedules from seed %llu\n", (unsigned long long)count, (unsigned long long)first);
+	argv += trace;
+	argc -= trace;
+	first = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL) * 1000000;
+	count = argc > 2 ? strtoull(argv[2], NULL, 0) : DEFAULT_COUNT;
+	printf("sim: %llu schedules from seed %llu\n", number(count), number(first));
 	signal(SIGABRT, on_abort);
-	if (setjmp(again)) {
-		fprintf(stderr, "again, with a trace (sim %llu 1):\n", (unsigned long long)at);
-		schedule(&world, at, true);
-		return 1;
-	}
 	for (i = 0; i < count; i++) {
-		at = first + i;
-		schedule(&world, at, false);
-		faults += world.faults;
-		takeovers += world.takeovers;
-		checkpoints += world.checkpoints;
-		lost += world.claims_lost;
-		outputs += world.client.n;
+		if (!schedule(&world, first + i, 0, trace, false))
+			return report(&world, first + i);
+		add(&world);
 	}
-	printf("sim: %llu faults, %llu checkpoints, %llu takeovers, %llu claims lost, %llu outputs: "
-	       "no rule broken\n", (unsigned long long)faults, (unsigned long long)checkpoints,
-	       (unsigned long long)takeovers, (unsigned long long)lost, (unsigned long long)outputs);
+	printf("sim: %llu faults, %llu checkpoints, %llu takeovers, %llu switchovers asked for, %llu claims lost, %llu not "
+	       "answered, %llu starts undecided, %llu boots, %llu times protected, %llu outputs: no rule broken\n",
+	       number(sum.faults), number(sum.checkpoints), number(sum.takeovers), number(sum.switchovers),
+	       number(sum.lost), number(sum.unknown), number(sum.undecided), number(sum.boots), number(sum.pairs),
+	       number(sum.outputs));
 	return 0;
 }

@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * sim.h - deterministic simulator of a pair: two nodes which run the real core.c
+ * sim.h - deterministic simulator of a pair: two hosts which run the real core.c, start.c and lineage.c
  *
  * Theory of operation: a world has a clock, a queue of things to happen, a network, an arbiter, a client
- * and two nodes. A node's driver (sim_node.c) does with the core's actions what the daemon does with
- * them, on a model of VM, NIC and link instead of real ones. A VM is the list of the outputs it has
- * emitted; the client is the list of those it has got. Rules R1, R3 and R4 are statements about these
- * lists, checked after every step (sim_check.c). Everything follows from the seed.
+ * and two hosts, whose disks outlive what runs on them. A node's driver (sim_node.c, sim_start.c) does with
+ * the core's actions what the daemon does with them, on a model of VM, NIC, disk and link instead of real
+ * ones. A supervisor starts what has ended. A VM is the list of the outputs it has emitted; each is
+ * written and flushed before it is emitted, so that a disk is such a list, too; the client is the list of those
+ * it has got. The rules are statements about these lists and the arbiter's record, checked after every step
+ * (sim_check.c). Everything follows from the seed. The faults of a schedule are drawn up front (sim_fault.c),
+ * so that a schedule can be run again with fewer of them.
+ *
+ * The links are TCP: what is sent comes late, or not at all when the connection is lost, but never twice or out of
+ * order. The arbiter is asked again while it does not answer, so its requests are late, lost and repeated.
  */
 #ifndef COLO_TESTS_SIM_H
 #define COLO_TESTS_SIM_H
@@ -16,11 +22,13 @@
 #include <stdint.h>
 
 #include "core/core.h"
+#include "core/start.h"
 
-#define SIM_OUTPUTS 192   /* of a VM, then it is quiet */
-#define SIM_SNAPSHOTS 512
-#define SIM_QUEUE 512    /* messages under way in one direction of one channel */
-#define SIM_EVENTS 4096
+#define SIM_OUTPUTS 224   /* of a VM, then it is quiet */
+#define SIM_SNAPSHOTS 64  /* used in turn; one is of use as long as its checkpoint is under way */
+#define SIM_QUEUE 1024    /* messages under way in one direction of one channel */
+#define SIM_EVENTS 8192
+#define SIM_FAULTS 16
 
 struct rnd {
 	uint64_t s;
@@ -34,6 +42,7 @@ struct history {
 	unsigned int n;
 	uint64_t v[SIM_OUTPUTS];
 };
+void history_copy(struct history *to, const struct history *from);
 
 /* --- network --- */
 
@@ -48,7 +57,7 @@ enum msg_type {
 struct msg {
 	uint64_t arrives;
 	enum msg_type type;
-	uint64_t epoch, value; /* OUTPUT: the output; PAGES: snapshot */
+	uint64_t epoch, value; /* OUTPUT: the output; PAGES, DISK_BOUNDARY: snapshot; HANDOVER: loss; ASK: cause */
 };
 
 struct queue {
@@ -60,7 +69,6 @@ struct queue {
 struct link {
 	unsigned int id;
 	bool open[2];         /* this node's end */
-	uint64_t blocked[2];  /* nothing comes to this node before; what was sent is not lost */
 	struct queue q[2][NCHANNELS]; /* to node i */
 };
 
@@ -86,32 +94,55 @@ struct vm {
 	struct history h;
 };
 
+/* stable storage; one disk stands for all, tests/core/sim_disks.c has several */
+struct disk {
+	struct lineage l, source; /* source: the peer's, as of LINK */
+	struct history h;         /* of no use while it is a mixture */
+	struct history boundary;  /* the journal's last, not committed yet */
+	bool has_boundary;
+};
+
 struct node {
-	enum core_role start_as;
 	unsigned int index, life; /* life: another one after each start of the daemon */
 	bool alive, linked;       /* linked: the core was told so */
-	bool peer_gone;           /* of its last claim */
 	bool mute;                /* the peer talked nonsense, and is not listened to any more */
+	bool peer_gone;           /* of the last claim */
+	bool undecided;           /* looks for the peer, and does not know its role */
+	bool taking_over;         /* has the role, and not yet all it needs to serve */
 	unsigned int link;        /* id, 0: none */
 	struct core core;
 	struct vm vm;
 	struct nic nic;
+	enum start_owner owner;   /* as of the last read */
+	uint64_t owner_generation;
 	bool agent_busy, marker_due, seed_local, seed_remote;
 	uint64_t marker_epoch, got_pages, got_boundary, got_disk;
 	unsigned int staged, applying, snapshot, former_link;
-	uint64_t stalled_until, tick_at;
+	uint64_t stalled_until, tick_at, slow_disk_until;
 	struct core_event queue[8];
 	unsigned int queued, taken;
 	bool in_core;
 	bool fail_harvest, fail_apply, fail_seed; /* the next one */
 };
 
+/* --- faults --- */
+
+struct fault {
+	unsigned int what, node;
+	bool by_step;             /* when: steps of the world since the last fault, else us since the start */
+	bool dropped;             /* by the shrinker */
+	uint64_t when, length, salt;
+};
+
 /* --- world --- */
 
 enum ev_type {
-	EV_START, EV_CHANNEL, EV_TICK, EV_OUTPUT, EV_SNAPSHOT, EV_HARVESTED, EV_APPLIED, EV_LOADED,
-	EV_DISK_SYNCED, EV_SEED_LOCAL, EV_SVM_READY, EV_CLAIM, EV_LINGER, EV_VM_DIED, EV_WAIT, EV_DIAL,
-	EV_PEER_UP, EV_FAULT, EV_HEAL, EV_RESTART, EV_QUIET,
+	/* of a node, forgotten when its daemon has ended */
+	EV_OPEN, EV_READ, EV_READ_DONE, EV_SERVED, EV_START, EV_CHANNEL, EV_TICK, EV_OUTPUT, EV_SNAPSHOT,
+	EV_HARVESTED, EV_APPLIED, EV_FAILED_OVER, EV_LOADED, EV_DISK_SYNCED, EV_SEED_LOCAL, EV_SVM_READY, EV_CLAIM,
+	EV_CLAIM_DONE, EV_LINGER, EV_VM_DIED, EV_WAIT, EV_DIAL, EV_PEER_UP,
+	/* of the world */
+	EV_FAULT, EV_HEAL, EV_BOOT, EV_WATCH, EV_AT_ARBITER,
 };
 
 struct ev {
@@ -122,31 +153,43 @@ struct ev {
 };
 
 struct world {
-	uint64_t seed, now, seq;
+	uint64_t seed, now, seq, steps;
 	struct rnd rnd;
-	bool trace;
+	bool trace, quiet;
 	unsigned int nev;
 	struct node node[2];
-	bool cut;                        /* no new connections */
+	struct disk disk[2];
+	uint64_t clock_us[2];            /* the host's clock is ahead by */
+	bool power[2];                   /* of the host */
+	uint64_t blocked[2];             /* nothing comes to this node before; what was sent is not lost */
+	uint64_t slow_until, slow_us;    /* the link is slow: this much more delay */
 	bool silence;                    /* guests say nothing more */
 	unsigned int nsnapshots;
 	struct history client;
 	/* this schedule */
-	bool arbiter_none, checkpoint_mode, mean; /* mean: faults come thick */
-	uint64_t heartbeat_us, periodic_us, delay_us, jitter_us, wait_us, gap_us, faults_end, end;
+	bool arbiter_none, checkpoint_mode;
+	uint64_t heartbeat_us, periodic_us, delay_us, jitter_us, wait_us, gap_us, lag_us, settle_us, supervisor_us;
+	uint64_t claim_again_us, faults_end;
 	unsigned int misses, diverge;    /* percent */
-	/* arbiter */
+	/* arbiter; with `none` only kept for the checks */
 	struct { uint64_t generation; unsigned int owner; } record;
-	uint64_t arbiter_out[2];         /* until then, this node gets no answer */
+	unsigned int overtaken[2];       /* none: the other one served alone after this VM, as its operator knows */
+	uint64_t arbiter_out[2];         /* until then, what this node asks is lost, */
+	uint64_t answer_lost[2];         /* only the answers are, */
+	uint64_t arbiter_slow[2], arbiter_slow_us; /* or they take so much longer */
+	/* faults */
+	struct fault fault[SIM_FAULTS];
+	unsigned int nfaults, next_fault;
+	uint64_t last_fault_step;
+	bool healed;
 	/* expectations */
-	bool split;      /* arbiter none was asked: two may serve */
-	bool stopped;    /* by the operator */
-	bool off;        /* and nothing has happened since that the peer might not have heard */
-	bool harsh;      /* something broke: not just sleep and the operator's commands */
-	bool expect;     /* no fault so far that the pair need not survive */
+	bool expect;     /* each fault hit a pair that has to survive it, and had survived the last one */
 	uint64_t calm_from; /* the last fault has had its effect by then */
-	unsigned int budget; /* faults to come */
-	unsigned int faults, takeovers, checkpoints, claims_lost, protections;
+	uint64_t good_since; /* protected without a break, after all faults */
+	bool done;
+	unsigned int boots, booted_at_fault;
+	/* figures */
+	unsigned int faults, takeovers, checkpoints, claims_lost, claims_unknown, protections, switchovers, undecided;
 
 	/* not cleared for each schedule: */
 	struct link link;
@@ -158,6 +201,39 @@ void sim_fail(struct world *w, const char *fmt, ...) __attribute__((noreturn, fo
 void sim_trace(struct world *w, int node, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* node: who it happens to; it is forgotten when that daemon has ended by then */
 void sim_after(struct world *w, uint64_t delay, enum ev_type type, unsigned int node, uint64_t arg);
+void sim_after_life(struct world *w, uint64_t delay, enum ev_type type, unsigned int node, unsigned int life,
+		    uint64_t arg);
+static inline uint64_t some(struct world *w, uint64_t lo, uint64_t hi)
+{
+	return rnd_in(&w->rnd, lo, hi);
+}
+static inline uint64_t node_now(const struct world *w, const struct node *n)
+{
+	return w->now + w->clock_us[n->index];
+}
+static inline struct node *node_other(struct world *w, const struct node *n)
+{
+	return &w->node[!n->index];
+}
+
+/* --- sim_fault.c --- */
+
+void fault_plan(struct world *w, struct rnd *r);
+void fault_print(const struct world *w);
+void fault_begin(struct world *w); /* of a schedule: its timed faults */
+void fault_step(struct world *w);  /* what is due at this step */
+void fault_inject(struct world *w, struct fault *f);
+void fault_due(struct world *w, uint64_t arg); /* EV_FAULT */
+void fault_heal(struct world *w);
+void fault_boot(struct world *w, unsigned int i); /* the host's supervisor starts the daemon, if it should */
+
+/* --- sim_arbiter.c --- */
+
+void arbiter_claim(struct world *w, struct node *n, uint64_t generation);
+void arbiter_read(struct world *w, struct node *n);
+void arbiter_hears(struct world *w, const struct ev *e);
+void arbiter_happens(struct world *w, struct node *n, const struct ev *e); /* CLAIM, CLAIM_DONE, READ, READ_DONE */
+void arbiter_force(struct world *w, struct node *n); /* none: the operator says so */
 
 /* --- sim_link.c --- */
 
@@ -174,13 +250,26 @@ bool link_receive(struct world *w, struct node *n, enum channel c, struct msg *m
 
 /* --- sim_node.c --- */
 
-void node_start(struct world *w, unsigned int i, enum core_role role);
+void node_start(struct world *w, unsigned int i);
 void node_end(struct world *w, struct node *n);
 void node_event(struct world *w, struct node *n, struct core_event e);
 void node_happens(struct world *w, struct node *n, const struct ev *e);
 void node_vm_dies(struct world *w, struct node *n);
 void node_hears_nonsense(struct world *w, struct node *n);
 void node_disk_fails(struct world *w, struct node *n);
+void vm_new(struct world *w, struct node *n, bool runs);
+uint64_t disk_delay(struct world *w, const struct node *n); /* of a flush */
+
+/* --- sim_start.c: from the start to a role; who meets whom; what the disks know --- */
+
+void start_open(struct world *w, struct node *n);
+void start_decides(struct world *w, struct node *n);
+void start_granted(struct world *w, struct node *n); /* CORE_ACT_START */
+void start_served(struct world *w, struct node *n);
+void start_dial(struct world *w, struct node *n);
+void disk_link(struct world *w, struct node *secondary);
+void disk_commit(struct world *w, unsigned int i);
+void disk_go_alone(struct world *w, const struct node *n);
 
 /* --- sim_nic.c --- */
 
@@ -195,8 +284,9 @@ void nic_missing(struct world *w, struct node *n, uint64_t index);
 /* --- sim_check.c --- */
 
 void check_step(struct world *w);
-void check_serves(struct world *w, const struct node *n); /* n begins to serve alone after a claim */
+void check_serves(struct world *w, const struct node *n); /* n begins to serve alone */
 void check_takeover(struct world *w, const struct node *n);
+void check_stable(struct world *w, const struct node *n); /* it is about to serve from its disk */
 void check_disk_error(struct world *w, const struct node *n); /* n's VM is given an I/O error */
 void check_end(struct world *w);
 bool check_pair_protected(const struct world *w);

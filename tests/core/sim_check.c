@@ -18,17 +18,21 @@ bool check_pair_protected(const struct world *w)
 	       a->core.state == CORE_PROTECTED && b->core.state == CORE_PROTECTED;
 }
 
-/* Can the arbiter still let this secondary take over? */
+/* Can this secondary still be told to take over? */
 static bool may_take_over(const struct world *w, const struct node *n)
 {
+	const struct node *o = &w->node[!n->index];
 	enum core_state s = n->core.state;
 	uint64_t g = s == CORE_CLAIMING ? n->core.claiming : n->core.generation + (s == CORE_PROTECTED);
 
 	if (!n->alive || !n->vm.alive || n->core.role != CORE_SECONDARY ||
 	    (s != CORE_PROTECTED && s != CORE_CLAIMING && s != CORE_TAKEOVER))
 		return false;
-	return w->record.generation < g ||
-	       (w->record.generation == g && w->record.owner == n->index);
+	if (w->arbiter_none && w->overtaken[n->index] == n->vm.id)
+		return false; /* the generations of `none` begin anew with each daemon, so they do not tell */
+	if (w->arbiter_none && s == CORE_CLAIMING && !n->peer_gone) /* the operator looks at the other one first */
+		return !o->vm.alive;
+	return w->record.generation < g || (w->record.generation == g && w->record.owner == n->index);
 }
 
 /* An output depends on those before it, so that equal ones have equal histories. */
@@ -44,7 +48,7 @@ static void check_output(struct world *w, const struct node *n)
 {
 	const struct history *h = n->core.phase == CORE_APPLYING ? &w->snapshot[n->applying] : &n->vm.h;
 
-	if (!w->split && may_take_over(w, n) && !continues(w, h))
+	if ((may_take_over(w, n) || n->taking_over) && n->vm.alive && !continues(w, h))
 		sim_fail(w, "R1: the client has %u outputs that node %u, which may take over, "
 			 "cannot carry on from (it has %u)", w->client.n, n->index, h->n);
 }
@@ -83,16 +87,29 @@ static void check_waiting(struct world *w, const struct node *n)
 		sim_fail(w, "node %u, %s: a request of the VM waits without need", n->index, core_state_name(s));
 }
 
+/* R4: whoever serves alone has the newest claim; so one with an older generation never serves */
+static void check_generation(struct world *w, const struct node *n)
+{
+	const struct core *c = &n->core;
+
+	if (!check_node_serves(n) || (w->record.generation == c->generation && w->record.owner == n->index))
+		return;
+	sim_fail(w, "R4: node %u, %s, serves in generation %llu, but node %u has %llu", n->index,
+		 core_state_name(c->state), (unsigned long long)c->generation, w->record.owner,
+		 (unsigned long long)w->record.generation);
+}
+
 void check_step(struct world *w)
 {
 	unsigned int i;
 
-	if (check_node_serves(&w->node[0]) && check_node_serves(&w->node[1]) && !w->split)
+	if (check_node_serves(&w->node[0]) && check_node_serves(&w->node[1]))
 		sim_fail(w, "R4: two nodes serve");
 	for (i = 0; i < 2; i++) {
 		check_core(w, &w->node[i]);
 		check_waiting(w, &w->node[i]);
 		check_output(w, &w->node[i]);
+		check_generation(w, &w->node[i]);
 	}
 }
 
@@ -108,65 +125,54 @@ void check_takeover(struct world *w, const struct node *n)
 	check_serves(w, n);
 	if (n->vm.half)
 		sim_fail(w, "R3: node %u takes over in the middle of an apply", n->index);
-	if (!w->split && !continues(w, &n->vm.h))
+	if (!continues(w, &n->vm.h))
 		sim_fail(w, "R1: node %u takes over, but the client has had more or other", n->index);
+}
+
+/* R5, and that no stale disk is served: a client had nothing that this disk does not have */
+void check_stable(struct world *w, const struct node *n)
+{
+	const struct disk *d = &w->disk[n->index];
+
+	if (!(d->l.flags & LINEAGE_CONSISTENT) || !continues(w, &d->h))
+		sim_fail(w, "R5: node %u serves from a disk with %u outputs, the client has had %u, or others", n->index,
+			 d->h.n, w->client.n);
 }
 
 void check_disk_error(struct world *w, const struct node *n)
 {
-	if (!w->split && may_take_over(w, &w->node[!n->index]))
+	if (may_take_over(w, &w->node[!n->index]))
 		sim_fail(w, "node %u, %s: its VM gets an I/O error, and the other node could serve instead", n->index,
 			 core_state_name(n->core.state));
 	if (!n->vm.waits)
 		sim_fail(w, "node %u: an I/O error for nothing", n->index);
 }
 
-/* --- the end: there has been time for all that had to happen --- */
-
-static void check_settled(struct world *w, const struct node *n)
-{
-	const struct node *o = &w->node[!n->index];
-	bool others_turn = n->core.state == CORE_CONNECTING && (!o->alive || w->split);
-
-	if (w->arbiter_none && n->core.state == CORE_CLAIMING)
-		return; /* the operator has to decide */
-	others_turn = others_turn || (w->arbiter_none && n->core.state == CORE_CONNECTING);
-	if (!n->alive || n->core.state == CORE_PROTECTED || others_turn)
-		return;
-	if (n->core.state == CORE_ALONE && (!o->alive || w->split))
-		return;
-	sim_fail(w, "node %u is left in state %s", n->index, core_state_name(n->core.state));
-}
+/* --- the end: all faults are healed, both hosts are up, and there has been time --- */
 
 static void check_progress(struct world *w, const struct node *n)
 {
-	if (!n->alive || n->core.role != CORE_PRIMARY || !n->vm.alive)
+	if (n->core.role != CORE_PRIMARY)
 		return;
 	if (n->nic.released != n->vm.h.n)
 		sim_fail(w, "node %u, %s, holds outputs from %u to %u for ever", n->index,
 			 core_state_name(n->core.state), n->nic.released, n->vm.h.n);
-	if (n->core.state == CORE_PROTECTED &&
-	    w->now - n->core.last_checkpoint_us > 3 * w->periodic_us + 200000)
+	if (node_now(w, n) - n->core.last_checkpoint_us > 3 * w->periodic_us + 200000)
 		sim_fail(w, "node %u takes no checkpoints any more", n->index);
 }
 
 void check_end(struct world *w)
 {
-	bool serves = check_node_serves(&w->node[0]) || check_node_serves(&w->node[1]);
 	unsigned int i;
 
-	for (i = 0; i < 2; i++) {
-		check_settled(w, &w->node[i]);
+	if (!check_pair_protected(w))
+		sim_fail(w, "all is healed, but nobody protects the VM: node 0 is %s, node 1 %s",
+			 w->node[0].alive ? core_state_name(w->node[0].core.state) : "not there",
+			 w->node[1].alive ? core_state_name(w->node[1].core.state) : "not there");
+	for (i = 0; i < 2; i++)
 		check_progress(w, &w->node[i]);
-	}
-	if (w->expect && !w->arbiter_none && !w->stopped && !serves && !check_pair_protected(w))
-		sim_fail(w, "service is lost, though no fault hit a pair that was not protected");
-	if (serves && !w->split && !w->stopped)
-		sim_fail(w, "a node serves alone, though the other one was there again");
-	if (!w->harsh && check_node_serves(&w->node[0]) && check_node_serves(&w->node[1]))
-		sim_fail(w, "nothing but sleep and failover, and two nodes serve");
-	if (w->off && (w->node[0].alive || w->node[1].alive))
-		sim_fail(w, "the operator ended the VM, but a node goes on");
-	if (!w->faults && (!check_pair_protected(w) || !w->client.n))
-		sim_fail(w, "no fault, but the pair does not get along");
+	if (w->expect && w->boots > 1)
+		sim_fail(w, "the VM was booted again, though no fault hit a pair that was not protected");
+	if (!w->client.n)
+		sim_fail(w, "the client has nothing");
 }

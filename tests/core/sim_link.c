@@ -12,12 +12,13 @@ struct link *link_of(struct world *w, const struct node *n)
 static void put(struct world *w, unsigned int to, enum channel c, struct msg m, uint64_t extra)
 {
 	struct queue *q = &w->link.q[to][c];
-	uint64_t at = w->now + w->delay_us + rnd_below(&w->rnd, w->jitter_us + 1) + extra;
+	uint64_t at = w->now + w->delay_us + rnd_below(&w->rnd, w->jitter_us + 1) + extra +
+		      (w->now < w->slow_until ? w->slow_us : 0);
 
 	if (at < q->last)
 		at = q->last;
-	if (at < w->link.blocked[to])
-		at = w->link.blocked[to];
+	if (at < w->blocked[to])
+		at = w->blocked[to];
 	if (q->tail - q->head == SIM_QUEUE)
 		sim_fail(w, "the simulator's queue is too short");
 	m.arrives = q->last = at;
@@ -44,7 +45,6 @@ void link_open(struct world *w)
 		for (c = 0; c < NCHANNELS; c++)
 			l->q[i][c].head = l->q[i][c].tail = l->q[i][c].last = 0;
 		l->open[i] = true;
-		l->blocked[i] = 0;
 		w->node[i].link = l->id;
 	}
 }
@@ -94,7 +94,7 @@ void link_block(struct world *w, unsigned int to, uint64_t until)
 {
 	unsigned int c, i;
 
-	w->link.blocked[to] = until;
+	w->blocked[to] = until;
 	for (c = 0; c < NCHANNELS; c++) {
 		struct queue *q = &w->link.q[to][c];
 

@@ -8,31 +8,26 @@
 #include <string.h>
 
 #define LINGER_US 300000
-#define DIAL_US 50000
-#define CLAIM_AGAIN_US 100000
-#define CLAIM_ANSWERED (1ull << 63)
-#define CLAIM_LOST (1ull << 62)
 #define HARVEST_FAILED (1ull << 63)
 
-static struct node *other(struct world *w, const struct node *n)
+/* --- VM and disk --- */
+
+uint64_t disk_delay(struct world *w, const struct node *n)
 {
-	return &w->node[!n->index];
+	return some(w, 1, w->now < n->slow_disk_until ? 800000 : 3000);
 }
 
-static uint64_t some(struct world *w, uint64_t lo, uint64_t hi)
-{
-	return rnd_in(&w->rnd, lo, hi);
-}
-
-/* --- VM --- */
-
-static void vm_new(struct world *w, struct node *n, bool runs)
+/* runs: it boots, from what its disk has */
+void vm_new(struct world *w, struct node *n, bool runs)
 {
 	n->vm.id++;
 	n->vm.alive = true;
 	n->vm.runs = runs;
 	n->vm.half = n->vm.waits = false;
 	n->vm.h.n = 0;
+	if (runs)
+		history_copy(&n->vm.h, &w->disk[n->index].h);
+	w->boots += runs;
 	n->agent_busy = false;
 	sim_after(w, some(w, 1, w->gap_us), EV_OUTPUT, n->index, n->vm.id);
 }
@@ -58,6 +53,17 @@ void node_disk_fails(struct world *w, struct node *n)
 	node_event(w, n, (struct core_event){ .type = CORE_EV_DISK_FAILED });
 }
 
+/* the guest has flushed what it says: the primary's host has it on its disk; the secondary's in a cache */
+static void write_through(struct world *w, struct node *n)
+{
+	struct history *d = &w->disk[n->index].h, *h = &n->vm.h;
+
+	if (d->n == h->n - 1)
+		d->v[d->n++] = h->v[h->n - 1];
+	else
+		sim_fail(w, "node %u: its disk has %u outputs, its VM %u", n->index, d->n, h->n);
+}
+
 /* What a guest says depends on what it was, and sometimes on what only this VM sees. */
 static void vm_output(struct world *w, struct node *n)
 {
@@ -67,6 +73,8 @@ static void vm_output(struct world *w, struct node *n)
 	if (!n->vm.runs || h->n == SIM_OUTPUTS || w->silence)
 		return;
 	h->v[h->n++] = rnd_chance(&w->rnd, w->diverge) ? rnd_next(&w->rnd) : same;
+	if (n->core.role == CORE_PRIMARY && !n->taking_over)
+		write_through(w, n);
 	if (n->core.role == CORE_PRIMARY)
 		nic_vm_output(w, n);
 	else if (n->linked)
@@ -132,7 +140,12 @@ static void to_secondary(struct world *w, struct node *n, const struct msg *m)
 	case MSG_SYNCED: e.type = CORE_EV_DISK_SYNCED; node_event(w, n, e); break;
 	case MSG_SEED_START: seed_receive(w, n); break;
 	case MSG_BOUNDARY: n->got_boundary = m->epoch; check_complete(w, n); break;
-	case MSG_DISK_BOUNDARY: n->got_disk = m->epoch; check_complete(w, n); break;
+	case MSG_DISK_BOUNDARY:
+		n->got_disk = m->epoch;
+		w->disk[n->index].has_boundary = true;
+		history_copy(&w->disk[n->index].boundary, &w->snapshot[m->value]);
+		check_complete(w, n);
+		break;
 	case MSG_PAGES:
 		n->got_pages = m->epoch;
 		n->staged = m->value;
@@ -157,7 +170,11 @@ static void to_primary(struct world *w, struct node *n, const struct msg *m)
 	switch (m->type) {
 	case MSG_OUTPUT: nic_from_svm(w, n, m->epoch, m->value); break;
 	case MSG_HELD: e.type = CORE_EV_HELD; node_event(w, n, e); break;
-	case MSG_APPLIED: e.type = CORE_EV_APPLIED; node_event(w, n, e); break;
+	case MSG_APPLIED:
+		lineage_shared(&w->disk[n->index].l);
+		e.type = CORE_EV_APPLIED;
+		node_event(w, n, e);
+		break;
 	case MSG_ASK: e.type = CORE_EV_ASKED; e.cause = m->value; node_event(w, n, e); break;
 	case MSG_TAKEN: e.type = CORE_EV_TAKEN; node_event(w, n, e); break;
 	case MSG_GOODBYE: break; /* its link is closed behind it */
@@ -197,27 +214,6 @@ static void receive(struct world *w, struct node *n, enum channel c)
 	}
 }
 
-static void dial(struct world *w, struct node *n)
-{
-	struct node *o = other(w, n);
-
-	if (n->core.state != CORE_CONNECTING && n->core.state != CORE_CLAIMING)
-		return;
-	sim_after(w, DIAL_US, EV_DIAL, n->index, 0);
-	if (n->core.state == CORE_CLAIMING) {
-		if (!n->link && !w->cut && o->alive && o->core.state == CORE_ALONE && o->stalled_until <= w->now)
-			node_event(w, n, (struct core_event){ .type = CORE_EV_DISMISSED,
-							      .epoch = o->core.generation });
-		return;
-	}
-	if (n->link || w->cut || !o->alive || o->link || o->core.state != CORE_ALONE ||
-	    !core_may_pair(&o->core, w->now) || !check_node_serves(o) || o->core.role != CORE_PRIMARY || o->core.peer_up || o->stalled_until > w->now)
-		return;
-	link_open(w);
-	sim_after(w, some(w, 1, 1000), EV_PEER_UP, o->index, w->link.id);
-	sim_after(w, some(w, 1, 3000), EV_PEER_UP, n->index, w->link.id);
-}
-
 static void peer_up(struct world *w, struct node *n, uint64_t id)
 {
 	enum channel c;
@@ -225,6 +221,8 @@ static void peer_up(struct world *w, struct node *n, uint64_t id)
 	if (n->link != id || n->linked)
 		return;
 	n->linked = true;
+	if (n->core.role == CORE_SECONDARY)
+		disk_link(w, n);
 	node_event(w, n, (struct core_event){ .type = CORE_EV_PEER_UP });
 	for (c = 0; c < NCHANNELS; c++)
 		receive(w, n, c);
@@ -257,11 +255,9 @@ static void snapshot(struct world *w, struct node *n)
 		return; /* the VM cannot be stopped while a request is under way */
 	n->fail_harvest = false;
 	if (!failed) {
-		n->snapshot = w->nsnapshots++;
-		if (w->nsnapshots > SIM_SNAPSHOTS)
-			sim_fail(w, "the simulator has too few snapshots");
-		w->snapshot[n->snapshot] = n->vm.h;
-		link_send(w, n, DISK, MSG_DISK_BOUNDARY, n->marker_epoch, 0);
+		n->snapshot = w->nsnapshots++ % SIM_SNAPSHOTS;
+		history_copy(&w->snapshot[n->snapshot], &n->vm.h);
+		link_send(w, n, DISK, MSG_DISK_BOUNDARY, n->marker_epoch, n->snapshot);
 		if (n->marker_due)
 			nic_boundary(w, n, n->marker_epoch);
 	}
@@ -291,7 +287,7 @@ static void apply(struct world *w, struct node *n, uint64_t epoch)
 	n->marker_epoch = epoch;
 	n->vm.runs = false;
 	n->vm.half = true;
-	sim_after(w, some(w, 100, 20000), EV_APPLIED, n->index, n->vm.id);
+	sim_after(w, some(w, 100, 20000) + disk_delay(w, n), EV_APPLIED, n->index, n->vm.id);
 }
 
 static void on_applied(struct world *w, struct node *n)
@@ -300,7 +296,8 @@ static void on_applied(struct world *w, struct node *n)
 
 	n->fail_apply = false;
 	if (!status) {
-		n->vm.h = w->snapshot[n->applying];
+		disk_commit(w, n->index);
+		history_copy(&n->vm.h, &w->snapshot[n->applying]);
 		n->vm.half = false;
 		n->vm.runs = !w->checkpoint_mode;
 		n->nic.epoch = n->marker_epoch;
@@ -314,49 +311,9 @@ static void on_applied(struct world *w, struct node *n)
 
 /* --- failover --- */
 
-/* compare-and-swap, as arbiter/ does it. Without an arbiter: what the daemon takes for won; the record is only kept
- * for the checks. */
-static bool wins(struct world *w, const struct node *n, uint64_t g)
-{
-	if (w->arbiter_none ? n->core.role == CORE_PRIMARY || n->peer_gone : w->record.generation < g) {
-		w->record.generation = g;
-		w->record.owner = n->index;
-	}
-	return w->record.generation == g && w->record.owner == n->index;
-}
-
-static void answer(struct world *w, struct node *n, uint64_t g, int status)
-{
-	node_event(w, n, (struct core_event){ .type = CORE_EV_CLAIM, .epoch = g, .status = status });
-}
-
-static void claim(struct world *w, struct node *n, uint64_t arg)
-{
-	uint64_t g = arg & ~(CLAIM_ANSWERED | CLAIM_LOST);
-	unsigned int i = n->index;
-
-	if (n->core.claiming != g)
-		return;
-	if (w->arbiter_none) {
-		if (wins(w, n, g))
-			answer(w, n, g, 0);
-	} else if (w->now < w->arbiter_out[i]) {
-		/* what got no answer may have been heard all the same */
-		if (!(arg & CLAIM_ANSWERED) && rnd_chance(&w->rnd, 30))
-			wins(w, n, g);
-		answer(w, n, g, -EAGAIN);
-		sim_after(w, CLAIM_AGAIN_US, EV_CLAIM, i, g);
-	} else if (!(arg & CLAIM_ANSWERED)) {
-		arg = g | CLAIM_ANSWERED | (wins(w, n, g) ? 0 : CLAIM_LOST);
-		sim_after(w, some(w, 1, 20000), EV_CLAIM, i, arg);
-	} else {
-		w->claims_lost += (arg & CLAIM_LOST) != 0;
-		answer(w, n, g, (arg & CLAIM_LOST) != 0);
-	}
-}
-
 static void survive(struct world *w, struct node *n)
 {
+	n->taking_over = false;
 	n->vm.runs = true;
 	n->nic.released = n->vm.h.n < w->client.n ? n->vm.h.n : w->client.n;
 	nic_pass(w, n, NIC_SURVIVOR);
@@ -369,8 +326,19 @@ static void take_over(struct world *w, struct node *n)
 	check_takeover(w, n);
 	w->takeovers++;
 	n->former_link = n->link;
-	if (!n->vm.alive)
-		return; /* which the core has yet to hear */
+	n->taking_over = true;
+	n->vm.runs = false; /* what it writes from now on has to be stable at once */
+	if (n->vm.alive) /* else the core has yet to hear it */
+		sim_after(w, disk_delay(w, n), EV_FAILED_OVER, n->index, n->vm.id);
+}
+
+/* what the SVM wrote is on stable storage, and that this host serves */
+static void failed_over(struct world *w, struct node *n)
+{
+	history_copy(&w->disk[n->index].h, &n->vm.h);
+	w->disk[n->index].has_boundary = false;
+	disk_go_alone(w, n);
+	check_stable(w, n);
 	if (w->checkpoint_mode)
 		sim_after(w, some(w, 100, 20000), EV_LOADED, n->index, n->vm.id);
 	else
@@ -383,8 +351,15 @@ void node_end(struct world *w, struct node *n)
 	drop_peer(w, n);
 	vm_end(n);
 	n->nic.mode = NIC_OFF;
-	n->alive = false;
+	n->alive = n->undecided = n->taking_over = false;
 	n->life++;
+}
+
+/* It ends by itself. The supervisor starts it again; an operator does who ended the VM, too, a while later. */
+static void node_exits(struct world *w, struct node *n, int status)
+{
+	node_end(w, n);
+	sim_after(w, status ? some(w, 1, w->supervisor_us) : some(w, 500000, 2000000), EV_BOOT, n->index, 0);
 }
 
 /* --- core --- */
@@ -394,15 +369,19 @@ static void carry_out(struct world *w, struct node *n, const struct core_action 
 	if (!n->alive)
 		sim_fail(w, "node %u: action %d after its end", n->index, a->type);
 	switch (a->type) {
-	case CORE_ACT_START: sim_after(w, some(w, 100, 5000), EV_START, n->index, 0); break;
-	case CORE_ACT_DECIDE: sim_fail(w, "node %u: the claim at the start is lost", n->index);
+	case CORE_ACT_START: start_granted(w, n); break;
+	case CORE_ACT_DECIDE:
+		n->owner = START_UNKNOWN;
+		arbiter_read(w, n);
+		break;
 	case CORE_ACT_SWITCHOVER: link_send(w, n, CONTROL, MSG_SWITCHOVER, 0, 0); break;
 	case CORE_ACT_GENERATION: link_send(w, n, CONTROL, MSG_SYNCED, a->epoch, 0); break;
 	case CORE_ACT_SYNC_DISK:
 		if (n->core.role == CORE_PRIMARY)
-			sim_after(w, some(w, 100, 50000), EV_DISK_SYNCED, n->index, n->link);
+			sim_after(w, some(w, 100, 50000) + disk_delay(w, n), EV_DISK_SYNCED, n->index, n->link);
 		break;
 	case CORE_ACT_SEED:
+		w->disk[n->index].l.flags |= LINEAGE_SHARED;
 		link_send(w, n, CONTROL, MSG_SYNCED, n->core.generation, 0);
 		link_send(w, n, CONTROL, MSG_SEED_START, 0, 0);
 		sim_after(w, some(w, 1000, 60000), EV_SEED_LOCAL, n->index, n->link);
@@ -415,11 +394,11 @@ static void carry_out(struct world *w, struct node *n, const struct core_action 
 	case CORE_ACT_APPLIED: link_send(w, n, CONTROL, MSG_APPLIED, a->epoch, 0); break;
 	case CORE_ACT_CLAIM:
 		n->peer_gone = a->peer_gone;
-		sim_after(w, some(w, 1, 20000), EV_CLAIM, n->index, a->epoch);
+		arbiter_claim(w, n, a->epoch);
 		break;
 	case CORE_ACT_SERVE:
-		if (before != CORE_SEEDING && before != CORE_SYNCING)
-			check_serves(w, n);
+		check_serves(w, n);
+		disk_go_alone(w, n);
 		nic_pass(w, n, NIC_PASS);
 		break;
 	case CORE_ACT_TAKE_OVER: take_over(w, n); break;
@@ -442,8 +421,23 @@ static void carry_out(struct world *w, struct node *n, const struct core_action 
 		check_disk_error(w, n);
 		n->vm.waits = false;
 		break;
-	case CORE_ACT_EXIT: node_end(w, n); break;
+	case CORE_ACT_EXIT: node_exits(w, n, a->status); break;
 	}
+}
+
+static void trace_event(struct world *w, const struct node *n, const struct core_event *e)
+{
+	static const char *const names[] = {
+		"decided", "started", "start failed", "peer up", "peer lost", "rx", "tick", "disk synced", "seeded",
+		"seed failed", "want checkpoint", "harvested", "held", "applied", "complete", "apply done", "claim",
+		"VM died", "VM wedged", "disk failed", "handover", "dismissed", "taken", "failover", "switchover", "asked",
+		"pause", "resume", "guest off", "stop",
+	};
+	_Static_assert(sizeof(names) / sizeof(*names) == CORE_EV_STOP + 1, "event names");
+
+	if (e->type != CORE_EV_CLAIM)
+		sim_trace(w, n->index, "%s, epoch %llu, status %d", names[e->type], (unsigned long long)e->epoch,
+			  e->status);
 }
 
 static void one_event(struct world *w, struct node *n, const struct core_event *e)
@@ -457,12 +451,11 @@ static void one_event(struct world *w, struct node *n, const struct core_event *
 	count = n->core.nact;
 	memcpy(actions, n->core.act, count * sizeof(*actions));
 	if (e->type != CORE_EV_RX && e->type != CORE_EV_TICK)
-		sim_trace(w, n->index, "event %d epoch %llu status %d", e->type,
-			  (unsigned long long)e->epoch, e->status);
+		trace_event(w, n, e);
 	if (n->core.state != before)
 		sim_trace(w, n->index, "%s -> %s", core_state_name(before), core_state_name(n->core.state));
 	if (n->core.state != before && n->core.state == CORE_CLAIMING && n->core.role == CORE_SECONDARY)
-		sim_after(w, DIAL_US, EV_DIAL, n->index, 0);
+		sim_after(w, some(w, 1, 50000), EV_DIAL, n->index, 0);
 	if (n->core.state != before && n->core.state == CORE_PROTECTED)
 		w->protections++;
 	if (n->core.epoch < epoch)
@@ -477,7 +470,7 @@ static void arm_tick(struct world *w, struct node *n)
 
 	if (!n->alive || next == UINT64_MAX)
 		return;
-	next = next <= w->now ? w->now + 1 : next;
+	next = next <= node_now(w, n) ? w->now + 1 : next - w->clock_us[n->index];
 	if (n->tick_at > w->now && n->tick_at <= next)
 		return;
 	n->tick_at = next + rnd_below(&w->rnd, 1000);
@@ -488,7 +481,7 @@ void node_event(struct world *w, struct node *n, struct core_event e)
 {
 	const unsigned int size = sizeof(n->queue) / sizeof(*n->queue);
 
-	e.now_us = w->now;
+	e.now_us = node_now(w, n);
 	if (!n->alive)
 		return;
 	if (n->queued - n->taken == size)
@@ -517,39 +510,42 @@ static void tick(struct world *w, struct node *n)
 	for (c = 0; c < NCHANNELS; c++)
 		receive(w, n, c);
 	node_event(w, n, (struct core_event){ .type = CORE_EV_TICK });
-	if (n->alive && core_next_tick(&n->core) <= w->now)
+	if (n->alive && core_next_tick(&n->core) <= node_now(w, n))
 		sim_fail(w, "node %u: a tick leaves another one due", n->index);
 }
 
-void node_start(struct world *w, unsigned int i, enum core_role role)
+void node_start(struct world *w, unsigned int i)
 {
 	struct node *n = &w->node[i];
 	struct core_config c = {
 		.arbiter_none = w->arbiter_none, .heartbeat_us = w->heartbeat_us, .misses = w->misses,
-		.periodic_us = w->periodic_us,
+		.periodic_us = w->periodic_us, .lag_limit_us = w->lag_us, .settle_us = w->settle_us,
 	};
 	unsigned int life = n->life + 1, vm = n->vm.id;
+	uint64_t stalled = n->stalled_until;
 
 	memset(n, 0, sizeof(*n));
 	n->index = i;
 	n->life = life;
 	n->vm.id = vm;
+	n->stalled_until = stalled;
 	n->alive = true;
 	n->former_link = ~0u;
 	core_init(&n->core, &c);
-	sim_trace(w, i, "starts as %s", role == CORE_PRIMARY ? "primary" : "secondary");
-	node_event(w, n, (struct core_event){ .type = CORE_EV_DECIDED, .role = role,
-					      .epoch = w->record.generation });
+	sim_trace(w, i, "starts");
+	sim_after(w, some(w, 100, 5000) + disk_delay(w, n), EV_OPEN, i, 0);
 }
 
 static void start(struct world *w, struct node *n)
 {
 	if (n->core.role == CORE_PRIMARY) {
+		check_stable(w, n);
 		vm_new(w, n, true);
+		n->nic.released = w->client.n;
 		nic_pass(w, n, NIC_PASS);
 	}
 	node_event(w, n, (struct core_event){ .type = CORE_EV_STARTED });
-	dial(w, n);
+	start_dial(w, n);
 }
 
 /* what belongs to a VM is forgotten when that VM has ended */
@@ -571,6 +567,7 @@ static void vm_happens(struct world *w, struct node *n, const struct ev *e)
 	case EV_SNAPSHOT: snapshot(w, n); break;
 	case EV_HARVESTED: on_harvested(w, n, e->arg & HARVEST_FAILED); break;
 	case EV_APPLIED: on_applied(w, n); break;
+	case EV_FAILED_OVER: failed_over(w, n); break;
 	case EV_LOADED: survive(w, n); break;
 	default: /* EV_SVM_READY */
 		if (n->fail_seed) {
@@ -598,6 +595,8 @@ void node_happens(struct world *w, struct node *n, const struct ev *e)
 	bool same_link = n->linked && n->link == e->arg;
 
 	switch (e->type) {
+	case EV_OPEN: start_open(w, n); break;
+	case EV_SERVED: start_served(w, n); break;
 	case EV_START: start(w, n); break;
 	case EV_CHANNEL:
 		if (n->link == e->arg / NCHANNELS)
@@ -612,13 +611,13 @@ void node_happens(struct world *w, struct node *n, const struct ev *e)
 		if (same_link)
 			seed_local(w, n);
 		break;
-	case EV_CLAIM: claim(w, n, e->arg); break;
+	case EV_CLAIM: case EV_CLAIM_DONE: case EV_READ: case EV_READ_DONE: arbiter_happens(w, n, e); break;
 	case EV_LINGER:
 		if (same_link)
 			peer_lost(w, n, CORE_LOSS_CLOSED);
 		break;
 	case EV_WAIT: nic_missing(w, n, e->arg); break;
-	case EV_DIAL: dial(w, n); break;
+	case EV_DIAL: start_dial(w, n); break;
 	case EV_PEER_UP: peer_up(w, n, e->arg); break;
 	default: vm_happens(w, n, e);
 	}

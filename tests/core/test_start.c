@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * test_start.c - which role a node begins in, a row for each past; sim_start.c puts them together
+ * test_start.c - which role a node begins in, a row for each past; sim.c and sim_disks.c put them together
  */
 #include <setjmp.h>
 #include <stdarg.h>
