@@ -170,10 +170,6 @@ static void on_answer(struct handshake *hs)
 	struct peer_answer *a = &hs->in.answer;
 	char text[300];
 
-	if (be32toh(a->magic) != PEER_MAGIC) {
-		failed_handshake(hs, "answers with something that is not colo's protocol");
-		return;
-	}
 	hello_text(a->text, sizeof(a->text));
 	if (!hs->d->peer.dialling) { /* this node serves by now */
 		failed_handshake(hs, NULL);
@@ -327,6 +323,10 @@ static void not_colo(struct handshake *hs)
 {
 	bool tls = hs->in.raw[0] == 0x16 && hs->in.raw[1] == 0x03; /* a handshake record */
 
+	if (hs->dialled) {
+		failed_handshake(hs, "answers with something that is not colo's protocol");
+		return;
+	}
 	if (tls)
 		answer_plainly(hs, "no TLS here");
 	failed_handshake(hs, tls ? "turned away a connection that begins with TLS: [tls] mode = off here" :
@@ -347,7 +347,7 @@ static void read_hello(struct handshake *hs)
 		return;
 	}
 	hs->got += n;
-	if (!hs->dialled && hs->got >= 4 && be32toh(hs->in.hello.magic) != PEER_MAGIC)
+	if (hs->got >= 4 && be32toh(hs->in.hello.magic) != PEER_MAGIC) /* as in an answer */
 		not_colo(hs);
 	else if (hs->got < wanted(hs))
 		return;

@@ -22,15 +22,15 @@ CONTROL, BULK, DISK, SEED = range(4)
 OK, REFUSED, LATER = range(3)
 (HEARTBEAT, SEED_START, SEED_READY, INPUT, PVM_SYN, OUTPUT, BOUNDARY, HELD, APPLIED, HANDOVER, ASK, TAKEN,
  DISMISS, GUEST_OFF, SYNCED, GOODBYE) = range(1, 17)
-VERSION = 2
-HELLO = struct.Struct("!IHHQHHIQQQQ32s32s32s32s768s")
-HELLO_FIELDS = ("magic version channel session disk flags pad memory vcpus mode digest vm node machine qemu "
-                "disks").split()
+VERSION = 4
+HELLO = struct.Struct("!IHHQHHHHQQQQ32s32s32s32s768sQ56s")
+HELLO_FIELDS = ("magic version channel session disk flags version_min pad memory vcpus mode digest vm node machine "
+                "qemu disks generation spare").split()
 PEER_DISK = struct.Struct("!QQIIQQ48sII") # one of eight
 DISK_FIELDS = "size identity flags sector current base history lineage_flags pad".split()
 PRESENT, READ_ONLY, CDROM = 1, 2, 4
 CONSISTENT, SERVED = 1, 2 # of lineage_flags
-ANSWER = struct.Struct("!IHHQ240s768s")
+ANSWER = struct.Struct("!IHHQ240s768sQ56s")
 HEADER = struct.Struct("!IHHQ")
 LINK_MAGIC = 0x434f4c44
 LINK_HEADER = struct.Struct("!IIQII") # disk/disk_proto.h: magic, op, offset, length, pad
@@ -207,7 +207,7 @@ def answer(sock):
     data = receive(sock, ANSWER.size)
     if len(data) != ANSWER.size:
         raise Failure(f"an answer of {len(data)} bytes")
-    magic, _, status, session, text, _ = ANSWER.unpack(data)
+    magic, _, status, session, text, *_ = ANSWER.unpack(data)
     if magic != MAGIC:
         raise Failure("an answer without magic")
     return status, session, text.rstrip(b"\0").decode()
@@ -275,7 +275,7 @@ class Link:
                 raise Failure(f"the link ended before message {kind}")
             length, got, _, epoch = HEADER.unpack(head)
             payload = receive(self.channel[CONTROL], length)
-            self.send(message(HEARTBEAT, 0, bytes(24)))
+            self.send(message(HEARTBEAT, 0, bytes(32)))
             if got == kind:
                 return epoch, payload
         raise Failure(f"waited {seconds} s in vain for message {kind}")

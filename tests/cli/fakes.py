@@ -13,7 +13,7 @@ LIMIT = 15
 
 
 def answer(status, session, text, version=VERSION, disks=b""):
-    return ANSWER.pack(MAGIC, version, status, session, text.encode(), disks)
+    return ANSWER.pack(MAGIC, version, status, session, text.encode(), disks, 0, b"")
 
 
 def newer(disks):

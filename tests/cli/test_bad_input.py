@@ -338,7 +338,7 @@ def turned_away(hello, want, a, **changes):
 def test_hello_of_a_stranger(w):
     h = w.hello()
     a = w.primary()
-    turned_away(h, "speaks peer protocol 9", a, version=9)
+    turned_away(h, "speaks peer protocol 9", a, version=9, version_min=9)
     with dial(hello_pack(h, version=1)[:192]) as s: # that one's hello is shorter
         status, _, text = answer(s)
         if status != REFUSED or "speaks peer protocol 1" not in text:
@@ -625,7 +625,7 @@ def test_primary_is_busy(w):
 
 
 def test_primary_of_another_version(w):
-    keeps_trying(w, "speaks peer protocol 3", lambda s: s.sendall(fakes.answer(OK, 0, "", version=3)))
+    keeps_trying(w, "speaks peer protocol 9", lambda s: s.sendall(fakes.answer(OK, 0, "", version=9)))
     keeps_trying(w, "speaks peer protocol 1", lambda s: s.sendall(fakes.answer(OK, 0, "", version=1)[:256]))
 
 
