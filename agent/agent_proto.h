@@ -37,6 +37,8 @@ enum agent_op {
 	AGENT_CONT,       /* run the VM */
 	AGENT_UNTRACK,    /* primary: stop tracking, for example before a new seeding */
 	AGENT_SERVE,      /* an SVM has taken over: what it writes is RAM for good, no APPLY comes any more */
+	AGENT_PING,       /* pass through QEMU's main loop, do nothing. The only one that may be asked while another
+			   * has no answer, or be followed by one */
 };
 
 /*
@@ -46,7 +48,7 @@ enum agent_op {
  * CHECKPOINT, with diskfd: after the drain and while the VM is stopped, the agent sends DISK_BOUNDARY
  * with the epoch on each diskfd, and has the answers of all before the VM runs on, so that the boundary lies in
  * each disk's stream exactly where it lies in the VM's life. An error of one of them, or no answer within
- * 200 ms, fails the checkpoint.
+ * 200 ms, fails the checkpoint. (-ETIMEDOUT and -EPIPE come from nothing else: a disk manager is silent, or gone.)
  */
 
 /* request flags */

@@ -217,6 +217,13 @@ static void cont(void *opaque)
 	job->ret = ops.drv->cont(&job->err);
 }
 
+/* --- PING --- */
+
+static void pong(void *opaque)
+{
+	(void)opaque;
+}
+
 /* --- dispatch --- */
 
 static void in_main_loop(struct job *job, void (*fn)(void *))
@@ -274,6 +281,9 @@ static void dispatch(struct job *job, int fds[2])
 		break;
 	case AGENT_STOP:
 		in_main_loop(job, stop);
+		break;
+	case AGENT_PING:
+		ops.drv->call(pong, job);
 		break;
 	case AGENT_CONT:
 		in_main_loop(job, cont);

@@ -341,6 +341,9 @@ static void direct_stop(bool replace)
 		q.state_notify(false, state);
 		q.drain_all();
 	}
+	/* The SVM's guest may have powered itself off, where the PVM's has not. What it is now is replaced. */
+	if (replace && runstate("shutdown") >= 0 && q.runstate_check(runstate("shutdown")))
+		q.runstate_set(runstate("paused"));
 	if (replace && tcg() && q.flush_jit)
 		q.flush_jit();
 }

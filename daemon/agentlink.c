@@ -2,8 +2,8 @@
  *
  * agentlink.c - requests to the agent inside QEMU
  *
- * One request at a time, each answered once. If QEMU ends, the request under way gets no answer;
- * the end of QEMU is reported by vm.c.
+ * One request at a time, each answered once; a ping may be under way besides. If QEMU ends, the request under way gets
+ * no answer; the end of QEMU is reported by vm.c, silence by watchdog.c.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -45,7 +45,14 @@ static void on_reply(void *arg, int events)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
-		watch_events(a->watch, 0); /* QEMU is ending; vm.c tells */
+		watch_events(a->watch, 0); /* QEMU is ending, as vm.c will tell. If not: */
+		a->gone = true;
+		watchdog_soon(d);
+		return;
+	}
+	a->silent = false;
+	if (n == sizeof(reply) && reply.op == AGENT_PING && a->pinged) {
+		a->pinged = false;
 		return;
 	}
 	if (n != sizeof(reply) || !fn || (reply.op != a->request.op && reply.op != AGENT_HELLO)) {
@@ -123,6 +130,16 @@ int agentlink_setup(struct daemon *d, agent_fn *fn)
 	fds[0] = a->stage_fd;
 	fds[1] = a->device_fd;
 	return send_request(a, &r, fds, 2, fn);
+}
+
+void agentlink_ping(struct daemon *d)
+{
+	struct agent_request r = { .op = AGENT_PING };
+	struct agentlink *a = &d->agent;
+
+	if (a->fd < 0 || a->fn || a->pinged || a->gone)
+		return;
+	a->pinged = wire_send_fds(a->fd, &r, sizeof(r), NULL, 0) == 0;
 }
 
 int agentlink_request(struct daemon *d, const struct agent_request *r, agent_fn *fn)

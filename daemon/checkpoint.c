@@ -32,6 +32,7 @@ void checkpoint_reset(struct daemon *d)
 	struct checkpoint *k = &d->ckpt;
 
 	k->got_pages = k->got_boundary = k->got_disk = 0;
+	k->doubt = 0;
 	transfer_reset(d);
 	nic_link_reset(d);
 }
@@ -56,6 +57,35 @@ static void harvest_failed(struct daemon *d, int status, const char *why)
 					     .status = status < 0 ? status : -EIO });
 }
 
+/* The agent had no answer of a disk manager. One that is slow has one for the daemon: then the checkpoint has failed.
+ * One that has ended, or hangs, takes the VM with it; vm.c, diskman.c or watchdog.c will say so. */
+static void doubt_disks(struct daemon *d, int status, const char *why)
+{
+	struct checkpoint *k = &d->ckpt;
+	unsigned int i;
+
+	k->doubt = status;
+	snprintf(k->doubt_text, sizeof(k->doubt_text), "%s", why);
+	diskman_poll_status(d);
+	for (i = 0; i < d->disk.n; i++)
+		d->disk.disk[i].doubted = d->disk.disk[i].writable;
+	watchdog_soon(d);
+}
+
+void checkpoint_disk_answers(struct daemon *d)
+{
+	struct checkpoint *k = &d->ckpt;
+	int status = k->doubt;
+	unsigned int i;
+
+	for (i = 0; i < d->disk.n; i++)
+		if (d->disk.disk[i].doubted)
+			return;
+	k->doubt = 0;
+	if (status && d->core.phase == CORE_HARVESTING)
+		harvest_failed(d, status, k->doubt_text);
+}
+
 static void on_harvested(struct daemon *d, const struct agent_reply *r)
 {
 	struct checkpoint *k = &d->ckpt;
@@ -64,6 +94,10 @@ static void on_harvested(struct daemon *d, const struct agent_reply *r)
 	int e;
 
 	e = nic_harvested(d, r, last_read);
+	if (r->status == -ETIMEDOUT || r->status == -EPIPE) {
+		doubt_disks(d, r->status, r->error);
+		return;
+	}
 	if (r->status) {
 		harvest_failed(d, r->status, r->error);
 		return;

@@ -63,6 +63,7 @@ static const struct key keys[] = {
 	{ "vm", "qemu", KEY_TEXT, FIELD(qemu), 0, 0, "qemu-system-x86_64" },
 	{ "vm", "nbdkit", KEY_TEXT, FIELD(nbdkit), 0, 0, "nbdkit" },
 	{ "vm", "primary", KEY_NAME, FIELD(primary), 0, 0, "" },
+	{ "vm", "watchdog", KEY_TIME, FIELD(watchdog_us), 1000000, 3600000000, "3s" },
 	{ "net", "bridge", KEY_NAME, FIELD(nic[0].bridge), 0, 0, "" },
 	{ "net", "tap", KEY_NAME, FIELD(nic[0].tap), 0, 0, "" },
 	{ "net", "offload", KEY_BOOL, FIELD(offload), 0, 0, "yes" },

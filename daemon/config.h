@@ -55,6 +55,7 @@ struct config {
 	char kernel[CONFIG_PATH_MAX], initrd[CONFIG_PATH_MAX], append[CONFIG_TEXT_MAX];
 	char qemu[CONFIG_PATH_MAX], nbdkit[CONFIG_PATH_MAX];
 	char primary[CONFIG_NAME_MAX];
+	uint64_t watchdog_us; /* QEMU or a disk manager that is silent for so long hangs */
 	/* [net] and [vm] mac: the first; [net N]: nic[N] */
 	struct config_nic nic[CONFIG_NICS_MAX];
 	unsigned int nics;

@@ -258,6 +258,8 @@ static void on_listen(void *arg, int events)
 	if (!c) {
 		if (fd >= 0)
 			close(fd);
+		else
+			watchdog_rest(d, d->control->watch, errno);
 		return;
 	}
 	c->d = d;

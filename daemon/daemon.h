@@ -44,6 +44,8 @@ struct vm {
 	struct qmp *qmp;
 	int agent_fd;         /* our end of the socketpair, for the agent link */
 	bool dying;           /* its end is expected */
+	bool qmp_asked;       /* a question of watchdog.c has no answer yet, */
+	uint64_t qmp_silent_us; /* for so long */
 };
 
 int vm_start(struct daemon *d, enum vm_kind kind);
@@ -63,6 +65,10 @@ struct agentlink {
 	size_t stage_size;
 	struct agent_reply hello, blocks;
 	bool have_blocks;
+	bool pinged;          /* a ping has no answer yet */
+	bool gone;            /* its end of the socket is closed */
+	bool silent;          /* as of the last turn of watchdog.c it owes an answer, */
+	uint64_t silent_us;   /* and did so before */
 };
 
 #define DEVICE_STATE_MAX (64u << 20)
@@ -74,6 +80,7 @@ void agentlink_close(struct daemon *d);
 int agentlink_setup(struct daemon *d, agent_fn *fn);
 /* One at a time; -EBUSY otherwise, -EPIPE without agent. */
 int agentlink_request(struct daemon *d, const struct agent_request *r, agent_fn *fn);
+void agentlink_ping(struct daemon *d); /* if it has nothing else to do */
 static inline bool agentlink_busy(const struct agentlink *a)
 {
 	return a->fn != NULL;
@@ -113,6 +120,10 @@ struct dm { /* one disk manager */
 	bool synced;          /* primary: since the last LINK */
 	bool link_lost;       /* since the last LINK */
 	bool fault;           /* DISK_EV_FAULT has come */
+	bool wedged;          /* says watchdog.c */
+	bool doubted;         /* a checkpoint missed its answer; has it one for the daemon? */
+	bool silent;          /* as of the last turn of watchdog.c it owes an answer, */
+	uint64_t silent_us;   /* and did so before */
 	bool writing_back;    /* what the SVM wrote before a failover is not all in storage yet */
 	struct disk_progress sync, verify;
 };
@@ -156,6 +167,7 @@ int diskman_link(struct daemon *d, struct diskman_peer *peer, enum disk_role rol
 int diskman_unlink(struct daemon *d);
 int diskman_commit(struct daemon *d, uint64_t epoch, diskman_fn *fn);
 int diskman_poll_status(struct daemon *d);
+bool diskman_owes(const struct dm *m, bool but_status); /* any answer; or any but that of DISK_STATUS */
 /* No answer is owed that may say something new of the lineages. */
 bool diskman_settled(const struct daemon *d);
 /* After a failover: some of what the SVM wrote is not in storage yet. */
@@ -366,6 +378,7 @@ void checkpoint_apply(struct daemon *d, uint64_t epoch);
 void checkpoint_peer_applied(struct daemon *d, uint64_t epoch, const uint8_t *p, size_t n);
 void checkpoint_send_applied(struct daemon *d, uint64_t epoch);
 void checkpoint_reset(struct daemon *d);
+void checkpoint_disk_answers(struct daemon *d); /* to DISK_STATUS, all that were doubted */
 void checkpoint_new_role(struct daemon *d); /* secondary no more: the VM serves */
 /* mode checkpoint, at failover: load the last checkpoint into the VM, run; ends in daemon_loaded() */
 void checkpoint_load(struct daemon *d);
@@ -380,6 +393,8 @@ struct checkpoint {
 	uint64_t verified, verify_failed;
 	struct percentile pause_us, pages, send_us, apply_us;
 	uint64_t started_ns, last_pages;
+	int doubt;               /* it failed so, for want of a disk manager's answer: what of that one? */
+	char doubt_text[AGENT_ERROR_TEXT];
 	/* secondary */
 	uint64_t got_pages, got_boundary, got_disk; /* epochs */
 	uint32_t flags;
@@ -404,6 +419,9 @@ enum alarm {
 	ALARM_DISK,       /* a local disk failed */
 	ALARM_FAILOVER,   /* what the SVM had written could not be made stable */
 	ALARM_VERIFY,     /* the disks differ */
+	ALARM_SILENT,     /* QEMU, its agent or a disk manager does not answer */
+	ALARM_SPACE,      /* a directory of the daemon's is full */
+	ALARM_DESCRIPTORS,/* there are no more */
 	ALARMS
 };
 
@@ -473,7 +491,7 @@ void notify_alarm(struct daemon *d, const char *event, const char *text); /* ala
 void notify_stop(struct daemon *d); /* waits for the last of them, at most 10 s; then, once the loop has ended: */
 void notify_free(struct notify *n);
 
-/* --- watchdog.c: signs of life for the supervisor --- */
+/* --- watchdog.c: signs of life for the supervisor, and of QEMU and the disk managers --- */
 
 enum watchdog_sign {
 	WATCHDOG_ALIVE = '.',
@@ -484,6 +502,9 @@ enum watchdog_sign {
 void watchdog_start(struct daemon *d);
 void watchdog_state(struct daemon *d); /* after each event */
 void watchdog_ending(struct daemon *d);
+void watchdog_soon(struct daemon *d); /* something has closed: look as soon as its end would be known */
+/* Of a listener, after accept() failed: if for want of descriptors or memory, it rests for a while. */
+void watchdog_rest(struct daemon *d, struct watch *listener, int error);
 
 /* --- daemon.c --- */
 
@@ -531,6 +552,11 @@ struct daemon {
 	bool seed_agent;        /* or for the agent, which begins to track for one */
 	int exit_status;
 	bool ending;
+	struct {
+		uint64_t turn_us;
+		unsigned int turns;
+		struct watch *resting[2]; /* listeners */
+	} watchdog;
 	bool was_up;            /* said so to the supervisor */
 	bool told_off;          /* the peer, that the VM is off */
 };

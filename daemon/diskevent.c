@@ -213,5 +213,6 @@ void diskman_on_message(void *arg, int events)
 	if (n != sizeof(msg))
 		return;
 	msg.text[sizeof(msg.text) - 1] = 0;
+	m->silent = false;
 	on_event(m, &msg);
 }

@@ -92,6 +92,10 @@ void diskman_answer(struct dm *m, const struct disk_message *a)
 	if (a->op == DISK_VERIFY && a->status < 0)
 		verify_done(d, m->index, a);
 	end_round(d, a->op);
+	if (a->op == DISK_STATUS && m->doubted) {
+		m->doubted = false;
+		checkpoint_disk_answers(d);
+	}
 }
 
 static int ask_one(struct dm *m, const struct disk_request *r, int fd)
@@ -296,6 +300,16 @@ int diskman_poll_status(struct daemon *d)
 	return 0;
 }
 
+bool diskman_owes(const struct dm *m, bool but_status)
+{
+	unsigned int op;
+
+	for (op = 0; op < DISKMAN_OPS; op++)
+		if (m->owes[op] && !(but_status && op == DISK_STATUS))
+			return true;
+	return false;
+}
+
 /* --- processes --- */
 
 static void log_name(const struct dm *m, char *out, size_t size)
@@ -489,6 +503,8 @@ void diskman_stop(struct daemon *d)
 	for (i = 0; i < d->disk.n; i++) {
 		struct dm *m = &d->disk.disk[i];
 
+		if (m->wedged)
+			spawn_kill(&m->child);
 		if (m->child.pid)
 			waitpid(m->child.pid, NULL, 0);
 		m->child.pid = 0;

@@ -77,7 +77,9 @@ void faults_goodbye(struct daemon *d, enum core_loss why)
 {
 	const char *text = "the primary goes on alone";
 
-	if (why == CORE_LOSS_DISK || d->alarms.alarm[ALARM_DISK].at_unix_ms)
+	if (d->alarms.alarm[ALARM_SILENT].at_unix_ms)
+		text = d->alarms.alarm[ALARM_SILENT].text;
+	else if (why == CORE_LOSS_DISK || d->alarms.alarm[ALARM_DISK].at_unix_ms)
 		text = d->alarms.alarm[ALARM_DISK].text;
 	else if (why == CORE_LOSS_CHECKPOINT)
 		text = "a checkpoint could not be applied";

@@ -176,6 +176,8 @@ static void on_listen(void *arg, int events)
 	fd = accept4(p->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd >= 0)
 		handshake_accepted(d, fd);
+	else
+		watchdog_rest(d, p->listen_watch, errno);
 }
 
 /* --- dialling and listening --- */

@@ -93,6 +93,9 @@ static void machine_args(struct args *a, const struct config *c)
 	arg(a, "-display"); arg(a, "none");
 	/* loading device state takes a third of the time without it */
 	arg(a, "-global"); arg(a, "apic-common.vapic=off");
+	/* QEMU 7.2 forgets that a VM is suspended when it stops and runs on, as for a checkpoint, and such a VM never
+	 * wakes: the guest is not offered suspend to RAM */
+	arg(a, "-global"); arg(a, strcmp(c->machine, "q35") ? "PIIX4_PM.disable_s3=1" : "ICH9-LPC.disable_s3=1");
 	arg(a, "-no-shutdown");
 }
 

@@ -64,7 +64,7 @@ def test_refusal_is_final(node):
     """A mistake is told once, and is the last line."""
     for settings, want in (({("vm", "qemu"): "/nonexistent/qemu"}, "QEMU does not start"),
                            ({("host a", "disk"): "/nonexistent/web.img"}, "/nonexistent/web.img"),
-                           ({("host a", "address"): "192.0.2.1"}, "cannot listen on 192.0.2.1"),
+                           ({("host a", "address"): "192.0.2.1", ("tls", "mode"): "off"}, "cannot listen on 192.0.2.1"),
                            ({("net", "bridge"): "br77"}, "cannot put colo0 into bridge 'br77'")):
         a = node(settings).start()
         status = a.wait_end(20)
