@@ -6,7 +6,6 @@
  */
 #include "daemon/config.h"
 
-#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <ini.h>
@@ -15,10 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/tls.h"
+#include "daemon/config_priv.h"
 
 enum key_type {
 	KEY_TEXT, KEY_NAME, KEY_MAC, KEY_NUMBER, KEY_SIZE, KEY_TIME, /* one of two words: */ KEY_MODE, KEY_BOOL,
@@ -135,14 +133,6 @@ static const struct key disk_keys[] = {
 };
 #define NDISK_KEYS (sizeof(disk_keys) / sizeof(*disk_keys))
 
-static const char *const nic_sections[CONFIG_NICS_MAX] = {
-	"net", "net 1", "net 2", "net 3", "net 4", "net 5", "net 6", "net 7",
-};
-
-static const char *const disk_sections[CONFIG_DISKS_MAX] = {
-	"disk", "disk 1", "disk 2", "disk 3", "disk 4", "disk 5", "disk 6", "disk 7",
-};
-
 struct parser {
 	struct config *c;
 	FILE *f;
@@ -203,14 +193,6 @@ static bool parse_unit(const char *text, const struct unit *units, const char *b
 	return false;
 }
 
-static bool parse_mac(const char *text, uint8_t mac[6])
-{
-	int n = 0;
-
-	return sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1], &mac[2],
-		      &mac[3], &mac[4], &mac[5], &n) == 6 && !text[n] && n == 17 && !(mac[0] & 1);
-}
-
 static bool is_name(const char *s)
 {
 	if (!*s)
@@ -251,7 +233,7 @@ static int set_text(struct parser *p, const struct key *k, const char *where, co
 	if (k->type == KEY_NAME && *text && !is_name(text))
 		return fail(p, "[%s] %s: '%s' may have letters, digits, '-', '_' and '.' only", where,
 			    k->name, text);
-	if (k->type == KEY_MAC && !parse_mac(text, mac))
+	if (k->type == KEY_MAC && !config_parse_mac(text, mac))
 		return fail(p, "[%s] %s: '%s' is not a unicast MAC address like 52:54:00:12:34:56", where,
 			    k->name, text);
 	strcpy(out, text);
@@ -330,20 +312,20 @@ static int on_host_key(struct parser *p, const char *section, const char *name, 
 	return fail(p, "[%s] %s: unknown key", section, name);
 }
 
-/* number of a section like [net 3], which is one of names; 0: none of these */
+/* number of a section like [net 3], by its name; 0: none of these */
 _Static_assert(CONFIG_NICS_MAX == 8 && CONFIG_DISKS_MAX == 8, "sections with numbers");
-static unsigned int section_number(const char *const names[8], const char *section)
+static unsigned int section_number(const char *name(unsigned int), const char *section)
 {
 	unsigned int n = 1;
 
-	while (n < 8 && strcmp(section, names[n]))
+	while (n < 8 && strcmp(section, name(n)))
 		n++;
 	return n < 8 ? n : 0;
 }
 
 static int on_nic_key(struct parser *p, const char *section, const char *name, const char *value)
 {
-	unsigned int n = section_number(nic_sections, section);
+	unsigned int n = section_number(config_nic_section, section);
 	size_t i;
 
 	if (!n)
@@ -362,7 +344,7 @@ static int on_nic_key(struct parser *p, const char *section, const char *name, c
 
 static int on_disk_key(struct parser *p, const char *section, const char *name, const char *value)
 {
-	unsigned int n = section_number(disk_sections, section);
+	unsigned int n = section_number(config_disk_section, section);
 	size_t i;
 
 	if (!n)
@@ -424,9 +406,9 @@ static void set_nic_defaults(struct parser *p, unsigned int n)
 
 	for (i = 0; i < NNIC_KEYS; i++)
 		if (!p->nic_seen[n][i] && nic_keys[i].def)
-			set_value(p, &nic_keys[i], &p->c->nic[n], nic_sections[n], nic_keys[i].def);
+			set_value(p, &nic_keys[i], &p->c->nic[n], config_nic_section(n), nic_keys[i].def);
 		else if (!p->nic_seen[n][i])
-			fail(p, "[%s] %s: missing", nic_sections[n], nic_keys[i].name);
+			fail(p, "[%s] %s: missing", config_nic_section(n), nic_keys[i].name);
 }
 
 static void set_disk_defaults(struct parser *p, unsigned int n)
@@ -435,7 +417,7 @@ static void set_disk_defaults(struct parser *p, unsigned int n)
 
 	for (i = 0; i < NDISK_KEYS; i++)
 		if (!p->disk_seen[n][i])
-			set_value(p, &disk_keys[i], &p->c->disk[n], disk_sections[n], disk_keys[i].def);
+			set_value(p, &disk_keys[i], &p->c->disk[n], config_disk_section(n), disk_keys[i].def);
 	if (p->c->disk[n].cdrom)
 		p->c->disk[n].read_only = true;
 }
@@ -461,154 +443,14 @@ static void set_defaults(struct parser *p)
 		set_disk_defaults(p, i);
 }
 
-static void pick_local(struct parser *p, const char *node)
+/* Is the key in the file? */
+static bool said(const struct parser *p, const char *section, const char *name)
 {
-	struct config *c = p->c;
-	char self[256];
-	unsigned int i;
-
-	if (!node) {
-		gethostname(self, sizeof(self));
-		self[sizeof(self) - 1] = 0;
-		node = self;
-	}
-	for (i = 0; i < 2; i++)
-		if (!strcmp(c->host[i].name, node)) {
-			c->local = i;
-			return;
-		}
-	fail(p, "no section [host %s]; this file has '%s' and '%s' (choose one with --node)", node,
-	     c->host[0].name, c->host[1].name);
-}
-
-static void check_nics(struct parser *p)
-{
-	struct config *c = p->c;
-	unsigned int i, k;
-
-	for (i = 0; i < c->nics; i++) {
-		parse_mac(c->nic[i].mac, c->nic[i].mac_bytes);
-		if (strlen(c->nic[i].tap) > 15)
-			fail(p, "[%s] tap: longer than 15 characters", nic_sections[i]);
-		for (k = 0; k < i; k++) {
-			if (!memcmp(c->nic[k].mac_bytes, c->nic[i].mac_bytes, 6))
-				fail(p, "[%s] mac: %s is the address of another NIC", nic_sections[i], c->nic[i].mac);
-			if (*c->nic[i].tap && !strcmp(c->nic[k].tap, c->nic[i].tap))
-				fail(p, "[%s] tap: %s is the TAP of another NIC", nic_sections[i], c->nic[i].tap);
-		}
-	}
-}
-
-static const char *file_of(const struct config *c, unsigned int host, unsigned int disk)
-{
-	return *c->host[host].disk[disk] ? c->host[host].disk[disk] : c->disk[disk].file;
-}
-
-/* On this host also behind links; the other one's files are not here. */
-static bool same_file(const char *a, const char *b, bool here)
-{
-	struct stat sa, sb;
-
-	if (!strcmp(a, b))
-		return true;
-	return here && stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
-}
-
-/* two disk managers that write to one file destroy it */
-static void check_twice(struct parser *p, unsigned int h, unsigned int disk)
-{
-	const struct config *c = p->c;
-	const char *file = file_of(c, h, disk);
-	unsigned int k;
-
-	for (k = 0; k < disk; k++)
-		if (same_file(file, file_of(c, h, k), h == c->local))
-			fail(p, "[host %s] %s: is the file of [%s], too", c->host[h].name, file, disk_sections[k]);
-}
-
-static void check_disks(struct parser *p)
-{
-	const struct config *c = p->c;
-	unsigned int h, i;
-
-	for (h = 0; h < 2; h++)
-		for (i = 0; i < c->disks; i++) {
-			if (!*file_of(c, h, i) && i)
-				fail(p, "[%s] file: missing (or give a disk%u in each [host])", disk_sections[i], i);
-			check_twice(p, h, i);
-			if (c->disk[i].cdrom && c->disk[i].format != FORMAT_RAW)
-				fail(p, "[%s] format: a CD is raw", disk_sections[i]);
-		}
-	for (i = 1; i < CONFIG_DISKS_MAX; i++)
-		if (i >= c->disks && (*c->host[0].disk[i] || *c->host[1].disk[i]))
-			fail(p, "[host %s] disk%u: there is no section [disk %u]",
-			     c->host[!*c->host[0].disk[i]].name, i, i);
-}
-
-/* 127.0.0.0/8, ::1 or localhost: nobody but this machine's own users reaches these */
-static bool is_loopback(const char *address)
-{
-	struct in6_addr v6;
-	struct in_addr v4;
-
-	if (inet_pton(AF_INET, address, &v4) == 1)
-		return ntohl(v4.s_addr) >> 24 == 127;
-	if (inet_pton(AF_INET6, address, &v6) == 1)
-		return IN6_IS_ADDR_LOOPBACK(&v6);
-	return !strcmp(address, "localhost");
-}
-
-/* Whoever can write to the link owns the guest: no silent default. */
-static void check_tls(struct parser *p)
-{
-	const struct config *c = p->c;
 	size_t i = 0;
 
-	while (strcmp(keys[i].section, "tls") || strcmp(keys[i].name, "mode"))
+	while (strcmp(keys[i].section, section) || strcmp(keys[i].name, name))
 		i++;
-	if (!p->seen[i] && !(is_loopback(c->host[0].address) && is_loopback(c->host[1].address)))
-		fail(p, "[tls] mode: missing: make a key with `psktool -u %s -p %s/keys.psk`, copy it to the other host "
-		     "(mode 600 on both), and say mode = psk; or mode = x509 for certificates, or mode = off if nobody "
-		     "else reaches the replication link", c->tls_user, c->tls_dir);
-}
-
-static void check_whole(struct parser *p, const char *node)
-{
-	struct config *c = p->c;
-	char arbiter[400];
-	unsigned int i;
-
-	if (c->nhosts != 2) {
-		fail(p, "two [host NAME] sections are needed, %u found", c->nhosts);
-		return;
-	}
-	if (!*c->primary)
-		strcpy(c->primary, c->host[0].name);
-	if (strcmp(c->primary, c->host[0].name) && strcmp(c->primary, c->host[1].name))
-		fail(p, "[vm] primary: '%s' is none of the two hosts", c->primary);
-	for (i = 0; i < 2; i++) {
-		if (!*file_of(c, i, 0))
-			fail(p, "[vm] disk: missing (or give one in each [host])");
-		if (!*c->host[i].state)
-			snprintf(c->host[i].state, sizeof(c->host[i].state), "/run/colo/%s", c->name);
-		if (!*c->host[i].data)
-			snprintf(c->host[i].data, sizeof(c->host[i].data), "/var/lib/colo/%s", c->name);
-	}
-	if (!strcmp(c->host[0].address, c->host[1].address) && c->host[0].port == c->host[1].port)
-		fail(p, "[host %s] address: the same as that of [host %s]", c->host[1].name,
-		     c->host[0].name);
-	if (config_arbiter(c, NULL, arbiter, sizeof(arbiter)) < 0)
-		fail(p, "%s", arbiter);
-	check_tls(p);
-	check_nics(p);
-	if (c->wait_min_us > c->wait_max_us)
-		fail(p, "[protection] wait-min: longer than wait-max");
-	if (strcmp(c->machine, "pc") && strcmp(c->machine, "q35"))
-		fail(p, "[vm] machine: '%s' is neither pc nor q35", c->machine);
-	if (strcmp(c->accel, "tcg") && strcmp(c->accel, "kvm"))
-		fail(p, "[vm] accel: '%s' is neither tcg nor kvm", c->accel);
-	pick_local(p, node);
-	check_disks(p);
+	return p->seen[i];
 }
 
 int config_load(struct config *c, const char *path, const char *node, char *error, size_t error_size)
@@ -634,19 +476,7 @@ int config_load(struct config *c, const char *path, const char *node, char *erro
 	p.line = 0;
 	if (!p.failed)
 		set_defaults(&p);
-	if (!p.failed)
-		check_whole(&p, node);
-	return p.failed ? -EINVAL : 0;
-}
-
-const char *config_disk(const struct config *c, unsigned int disk)
-{
-	return file_of(c, c->local, disk);
-}
-
-const char *config_bridge(const struct config *c, unsigned int nic)
-{
-	return nic == 0 && *config_local(c)->bridge ? config_local(c)->bridge : c->nic[nic].bridge;
+	return p.failed ? -EINVAL : config_check(c, node, said(&p, "tls", "mode"), error, error_size);
 }
 
 const char *config_tls_name(const struct config *c)
@@ -656,16 +486,6 @@ const char *config_tls_name(const struct config *c)
 	while (words[KEY_TLS].value[i] != c->tls_mode)
 		i++;
 	return words[KEY_TLS].name[i];
-}
-
-const char *config_nic_section(unsigned int nic)
-{
-	return nic_sections[nic];
-}
-
-const char *config_disk_section(unsigned int disk)
-{
-	return disk_sections[disk];
 }
 
 bool config_is_primary(const struct config *c)
