@@ -295,3 +295,7 @@ WEAK int verify_begin(struct daemon *d, bool repair, const char **why)
 	*why = "stub";
 	return -1;
 }
+
+WEAK void watchdog_rest(struct daemon *d, struct watch *listener, int error)
+{
+}
