@@ -521,6 +521,7 @@ static void stop(struct daemon *d)
 	nic_close(d);
 	peer_stop(d);
 	diskman_stop(d);
+	channel_stop(d); /* the disk managers' links end when they do, not before */
 	control_stop(d);
 	transfer_free(d);
 	notify_stop(d);

@@ -332,7 +332,6 @@ void peer_stop(struct daemon *d)
 	if (p->in.data)
 		uv_close((uv_handle_t *)&p->accept_again, NULL);
 	handshake_end_strangers(d);
-	channel_stop(d);
 	buffer_free(&p->in);
 	buffer_free(&p->out);
 	if (p->address)

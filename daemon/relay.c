@@ -222,6 +222,8 @@ static void *run(void *arg)
 
 	while (step(r))
 		;
+	if (r->stop && !r->up.ended && !r->broken)
+		tls_bye(r->t); /* if it goes out at once */
 	/* the descriptors are closed by whoever frees the relay, so that their numbers stay its own */
 	shutdown(r->user, SHUT_RDWR);
 	shutdown(r->net, SHUT_RDWR);

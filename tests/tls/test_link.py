@@ -140,6 +140,10 @@ def test_psk(w):
     status = a.status()
     if status["link"]["tls"] != "psk":
         raise Failure(f"{status['link']}")
+    b.end() # an orderly end is one on each channel
+    a.wait_state("alone")
+    if "farewell" in a.log() or "broken" in a.log():
+        raise Failure(a.log())
 
 
 def test_x509(w):
