@@ -114,7 +114,7 @@ static json_t *do_failover(struct daemon *d, json_t *args)
 	if (daemon_is_primary(d))
 		return no("this node is primary already");
 	if (d->core.state == CORE_CLAIMING && force)
-		return daemon_force_claim(d, &why) < 0 ? no(why) : yes();
+		return arbiter_force(d, &why) < 0 ? no(why) : yes();
 	if (d->core.state == CORE_CLAIMING)
 		return no("the primary is lost, and nobody has said yet that this node may serve. If there is no arbiter, "
 			  "make sure that the primary is off, then: colo failover --force");

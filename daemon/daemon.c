@@ -30,6 +30,7 @@
 #define ANNOUNCE_TIMES 5
 #define LINGER_MS 3000
 #define EVENT_QUEUE 64
+#define SETTLE_US 3000000
 
 static struct core_event queue[EVENT_QUEUE];
 static unsigned int queued, taken;
@@ -225,42 +226,6 @@ static void drop_peer(struct daemon *d)
 	peer_redial(d); /* if this node has lost it and claims: does it serve? */
 }
 
-static void claim_answer(struct daemon *d, uint64_t generation, int status)
-{
-	daemon_event(d, (struct core_event){ .type = CORE_EV_CLAIM, .epoch = generation, .status = status });
-}
-
-/* arbiter none: a primary may serve, and so may whoever is told that the other one does not. Else a person
- * must say so: colo failover --force. */
-static void claim(struct daemon *d, const struct core_action *a)
-{
-	bool won = daemon_is_primary(d) || a->peer_gone;
-
-	won = true; /* H2 REMOVES THIS LINE when the lab has an arbiter: until then a secondary takes it for won */
-	d->claim_waits = won ? 0 : a->epoch;
-	if (won) {
-		log_info("arbiter none: generation %llu is taken for won", (unsigned long long)a->epoch);
-		claim_answer(d, a->epoch, 0);
-	} else {
-		log_warn("%s is lost, and there is no arbiter to say who serves. Make sure that %s is off, then: "
-			 "colo failover --force", config_peer(d->cfg)->name, config_peer(d->cfg)->name);
-	}
-}
-
-int daemon_force_claim(struct daemon *d, const char **why)
-{
-	uint64_t generation = d->claim_waits;
-
-	*why = "no claim waits for the operator";
-	if (!generation)
-		return -EINVAL;
-	log_warn("the operator says that %s is off: generation %llu", config_peer(d->cfg)->name,
-		 (unsigned long long)generation);
-	d->claim_waits = 0;
-	claim_answer(d, generation, 0);
-	return 0;
-}
-
 static void hand_over(struct daemon *d, const struct core_action *a)
 {
 	uint64_t generation = htobe64(a->epoch);
@@ -295,7 +260,7 @@ static void carry_out(struct daemon *d, const struct core_action *a)
 	case CORE_ACT_APPLIED: checkpoint_send_applied(d, a->epoch); break;
 	case CORE_ACT_CLAIM:
 		FAILPOINT("claim");
-		claim(d, a);
+		arbiter_claim(d, a->epoch, a->peer_gone);
 		break;
 	case CORE_ACT_SERVE: serve_alone(d); break;
 	case CORE_ACT_TAKE_OVER: take_over(d); break;
@@ -484,6 +449,7 @@ static int start(struct daemon *d)
 	r = r < 0 ? r : daemon_make_dir(config_local(d->cfg)->data, "data");
 	r = r < 0 ? r : notify_start(d);
 	r = r < 0 ? r : control_start(d);
+	r = r < 0 ? r : arbiter_start(d);
 	r = r < 0 ? r : transfer_init(d);
 	r = r < 0 ? r : nic_open(d);
 	/* a busy port is noticed before anything big starts */
@@ -521,6 +487,7 @@ static void stop(struct daemon *d)
 	peer_stop(d);
 	diskman_stop(d);
 	channel_stop(d); /* the disk managers' links end when they do, not before */
+	arbiter_stop(d);
 	control_stop(d);
 	transfer_free(d);
 	notify_stop(d);
@@ -545,12 +512,11 @@ static void find_exe_dir(struct daemon *d)
 int daemon_run(const struct config *cfg, const struct run_options *options)
 {
 	struct core_config core = {
-		.arbiter_none = true,
+		.arbiter_none = !strcmp(cfg->arbiter, "none"),
 		.heartbeat_us = cfg->heartbeat_us,
 		.misses = cfg->misses,
 		.periodic_us = cfg->mode == MODE_CHECKPOINT ? cfg->interval_us : cfg->periodic_us,
-		.lag_limit_us = cfg->lag_limit_us,
-		.settle_us = cfg->settle_us,
+		.settle_us = SETTLE_US,
 	};
 	static struct daemon daemon;
 	struct daemon *d = &daemon;
@@ -559,7 +525,7 @@ int daemon_run(const struct config *cfg, const struct run_options *options)
 	d->cfg = cfg;
 	d->options = *options;
 	d->agent.fd = d->agent.stage_fd = d->agent.device_fd = -1;
-	d->vm.child.pidfd = d->peer.listen_fd = -1;
+	d->vm.child.pidfd = d->peer.listen_fd = d->arbiter.fd = d->arbiter.child.pidfd = -1;
 	diskman_init(d);
 	for (c = 0; c < PEER_NCHANNELS; c++)
 		d->peer.fd[c] = -1;

@@ -15,6 +15,7 @@
 #include <uv.h>
 
 #include "agent/agent_proto.h"
+#include "arbiter/arbiter_proto.h"
 #include "common/buffer.h"
 #include "common/percentile.h"
 #include "common/spawn.h"
@@ -406,6 +407,38 @@ struct checkpoint {
 	struct agent_reply reply;
 };
 
+/* --- arbiter.c: asks the arbiter, through a helper process --- */
+
+/* status 0: r is the record, generation 0: nobody ever claimed; < 0: unknown, d->arbiter.error says why */
+typedef void arbiter_fn(struct daemon *d, int status, const struct arbiter_record *r);
+
+struct arbiterlink {
+	struct arbiter_config cfg;
+	struct child child;
+	struct watch *exit_watch, *watch;
+	int fd;
+	uv_timer_t timer;
+	bool busy;              /* a request is not answered */
+	bool wanted;            /* a read, for fn */
+	arbiter_fn *fn;
+	uint64_t claim;         /* until it is known who has it; 0: none */
+	uint64_t heard_at, asked_at, known_at, said_at, next_at; /* ms */
+	bool known;
+	struct arbiter_record record; /* as last known */
+	char error[ARBITER_ERROR_MAX]; /* of the last answer, "": it was one */
+};
+
+int arbiter_start(struct daemon *d);
+void arbiter_stop(struct daemon *d);
+/* Until it is won or lost: CORE_EV_CLAIM. Takes the place of an earlier one. peer_gone: the primary said that it does
+ * not serve. */
+void arbiter_claim(struct daemon *d, uint64_t generation, bool peer_gone);
+/* colo failover --force, arbiter none: the operator says that the peer is off. 0, or why not */
+int arbiter_force(struct daemon *d, const char **why);
+/* Once, also if unknown; fn may be called at once. */
+void arbiter_read(struct daemon *d, arbiter_fn *fn);
+json_t *arbiter_json(const struct daemon *d); /* new reference */
+
 /* --- control.c: the operator's socket; status.c --- */
 
 int control_start(struct daemon *d);
@@ -422,6 +455,7 @@ enum alarm {
 	ALARM_SILENT,     /* QEMU, its agent or a disk manager does not answer */
 	ALARM_SPACE,      /* a directory of the daemon's is full */
 	ALARM_DESCRIPTORS,/* there are no more */
+	ALARM_ARBITER,    /* it does not answer */
 	ALARMS
 };
 
@@ -478,6 +512,7 @@ enum peer_status start_hello(struct daemon *d, bool undecided, const struct line
 			     char *text, size_t size);
 void start_taken(struct daemon *d); /* undecided, dialled, and was taken as secondary */
 bool start_is_undecided(const struct daemon *d);
+const char *start_waits_for(const struct daemon *d); /* what this node waits for; "": nothing */
 void start_role(struct daemon *d);         /* CORE_ACT_START */
 void start_decide_again(struct daemon *d); /* CORE_ACT_DECIDE */
 
@@ -527,6 +562,7 @@ struct daemon {
 	struct diskman disk;
 	struct channels channels;
 	struct peer peer;
+	struct arbiterlink arbiter;
 	struct nics *nics;
 	struct transfer *transfer;
 	struct checkpoint ckpt;
@@ -539,9 +575,10 @@ struct daemon {
 	struct explain *explain;
 	uv_timer_t announce, linger, seed_poll, start_limit, follow, say, pet;
 	struct run_options options;
-	uint64_t claim_waits;   /* arbiter none: this generation is the operator's to grant; 0: none */
 	bool undecided;         /* all but the role is known */
-	char waits_for[512];    /* undecided: why, and what decides */
+	enum start_owner owner; /* at the start: who has the arbiter's record, */
+	uint64_t owned;         /* of this generation */
+	char waits_for[512];    /* undecided, or secondary: why, and what decides */
 	int announcements;
 	char qemu_version[32], driver[16];
 	char exe_dir[256];      /* where agent and plugin may lie in a build tree */
@@ -567,8 +604,6 @@ void daemon_event(struct daemon *d, struct core_event e); /* now_us is filled in
 void daemon_fail_start(struct daemon *d, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 void daemon_loaded(struct daemon *d, int status);
-/* colo failover --force: the operator says that the peer is off. 0, or why not */
-int daemon_force_claim(struct daemon *d, const char **why);
 uint64_t daemon_now_us(void);
 /* full path of an installed or just built file ("colo-agent.so"); static storage of the caller */
 int daemon_find(struct daemon *d, const char *sub, const char *file, char *out, size_t size);

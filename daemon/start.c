@@ -3,10 +3,12 @@
  * start.c - from the start of the disk managers to a role
  *
  * disks say hello (hashing a disk without metadata takes its time) -> OPEN (recovery, too) -> self-test in a
- * throw-away QEMU -> the role, core/start.h -> primary: SERVE, then the VM; secondary: dial.
+ * throw-away QEMU -> who has the arbiter's record? -> the role, core/start.h -> primary: claim the next generation,
+ * then SERVE, then the VM; secondary: dial.
  *
  * Undecided, the node dials as a secondary would, and listens: that the peer takes it for a secondary
- * decides, or the hello of one that is no newer.
+ * decides, or the hello of one that is no newer. So it is, too, as long as the arbiter does not answer: it is asked
+ * again and again. A claim that is lost means that the peer serves by now, whatever the operator has asked for.
  */
 #include <stdio.h>
 #include <string.h>
@@ -76,7 +78,8 @@ static void primary(struct daemon *d)
 	uv_timer_stop(&d->say);
 	uv_timer_stop(&d->start_limit);
 	peer_stop_dialling(d);
-	daemon_event(d, (struct core_event){ .type = CORE_EV_DECIDED, .role = CORE_PRIMARY });
+	*d->waits_for = 0;
+	daemon_event(d, (struct core_event){ .type = CORE_EV_DECIDED, .role = CORE_PRIMARY, .epoch = d->owned });
 }
 
 void start_role(struct daemon *d)
@@ -122,28 +125,52 @@ static void on_say(uv_timer_t *t)
 
 static void undecided(struct daemon *d)
 {
-	uv_timer_stop(&d->start_limit);
+	if (d->undecided && uv_is_active((uv_handle_t *)&d->say))
+		return;
 	d->undecided = true;
 	say(d);
 	uv_timer_start(&d->say, on_say, SAY_MS, SAY_MS);
 	peer_start_dialling(d);
 }
 
-static void decide(struct daemon *d)
+static enum start_role choose(struct daemon *d)
 {
 	const struct start_node n = {
 		.asked = d->options.role, .configured_primary = config_is_primary(d->cfg),
 		.boots_without_disk = *d->cfg->kernel || has_cdrom(d->cfg), .peer = config_peer(d->cfg)->name,
+		.owner = d->owner, .generation = d->owned,
 	};
 	struct lineage l[CONFIG_DISKS_MAX];
 	unsigned int count = lineages(d, l);
 
-	switch (start_decide(&n, l, count, d->waits_for, sizeof(d->waits_for))) {
-	case START_PRIMARY: primary(d); break;
+	return start_decide(&n, l, count, d->waits_for, sizeof(d->waits_for));
+}
+
+static void on_record(struct daemon *d, int status, const struct arbiter_record *r);
+
+/* --role primary, and no answer yet: without it there is nothing to claim. */
+static void wait_for_arbiter(struct daemon *d)
+{
+	snprintf(d->waits_for, sizeof(d->waits_for), "waiting for the arbiter: %s", d->arbiter.error);
+	if (!uv_is_active((uv_handle_t *)&d->say)) {
+		say(d);
+		uv_timer_start(&d->say, on_say, SAY_MS, SAY_MS);
+	}
+}
+
+static void decide(struct daemon *d)
+{
+	switch (choose(d)) {
+	case START_PRIMARY:
+		if (d->owner == START_UNKNOWN)
+			wait_for_arbiter(d);
+		else
+			primary(d);
+		break;
 	case START_SECONDARY:
-		if (n.configured_primary && !n.asked)
+		if (config_is_primary(d->cfg) && !d->options.role)
 			log_warn("this host is configured as primary, but %s served last: to serve this older copy instead, "
-				 "start with --role primary", n.peer);
+				 "start with --role primary", config_peer(d->cfg)->name);
 		secondary(d);
 		peer_start_dialling(d);
 		break;
@@ -152,9 +179,53 @@ static void decide(struct daemon *d)
 	}
 }
 
+static enum start_owner owner_of(const struct daemon *d, int status, const struct arbiter_record *r)
+{
+	if (status < 0)
+		return START_UNKNOWN;
+	if (!r->generation)
+		return START_NOBODY;
+	return strcmp(r->owner, config_local(d->cfg)->name) ? START_PEER : START_ME;
+}
+
+static void on_record(struct daemon *d, int status, const struct arbiter_record *r)
+{
+	if (d->core.role != CORE_UNDECIDED || d->core.state != CORE_STARTING)
+		return; /* the peer has taken this node */
+	d->owner = owner_of(d, status, r);
+	d->owned = status < 0 ? 0 : r->generation;
+	decide(d);
+	if (d->owner == START_UNKNOWN && d->core.role == CORE_UNDECIDED)
+		arbiter_read(d, on_record);
+}
+
+/* A secondary has nothing to ask. */
+static void begin(struct daemon *d)
+{
+	enum start_role r;
+
+	uv_timer_stop(&d->start_limit);
+	d->owner = START_UNKNOWN;
+	r = choose(d);
+	if (r == START_SECONDARY || r == START_REFUSED)
+		decide(d);
+	else
+		arbiter_read(d, on_record);
+}
+
+/* Who won serves, or is about to: what the operator asked for was said before that. */
 void start_decide_again(struct daemon *d)
 {
-	decide(d);
+	if (d->options.role == START_PRIMARY)
+		d->options.role = START_BY_DISKS;
+	begin(d);
+}
+
+const char *start_waits_for(const struct daemon *d)
+{
+	if (d->core.claiming)
+		return *d->arbiter.error ? d->arbiter.error : "the arbiter's answer";
+	return d->core.state == CORE_STARTING || d->core.state == CORE_CONNECTING ? d->waits_for : "";
 }
 
 bool start_is_undecided(const struct daemon *d)
@@ -170,7 +241,7 @@ enum peer_status start_hello(struct daemon *d, bool peer_undecided, const struct
 	char why[400];
 
 	snprintf(text, size, "busy: state %s", core_state_name(d->core.state));
-	if (!start_is_undecided(d) || lineages(d, mine) != n)
+	if (!start_is_undecided(d) || d->owner == START_UNKNOWN || lineages(d, mine) != n)
 		return PEER_LATER;
 	if (start_hears(mine, its, n, peer_undecided, me, peer, why, sizeof(why)) == START_PRIMARY) {
 		log_info("%s has no newer copy: this node serves", peer);
@@ -205,7 +276,7 @@ static void on_selftest(struct daemon *d, const struct agent_reply *r)
 		return;
 	}
 	log_info("QEMU %s passes the self-test (driver %s)", d->qemu_version, d->driver);
-	decide(d);
+	begin(d);
 }
 
 static void on_selftest_setup(struct daemon *d, const struct agent_reply *r)

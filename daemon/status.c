@@ -158,6 +158,8 @@ json_t *status_json(struct daemon *d)
 	json_object_set_new(s, "verified", json_pack("{s:o s:o}", "checked", integer(k->verified),
 						      "mismatched", integer(k->verify_failed)));
 	json_object_set_new(s, "verify", verify_json(d));
+	json_object_set_new(s, "arbiter", arbiter_json(d));
+	json_object_set_new(s, "waits_for", *start_waits_for(d) ? json_string(start_waits_for(d)) : json_null());
 	json_object_set_new(s, "alarms", faults_json(d));
 	json_object_set_new(s, "last_failover", last_failover(&d->failover));
 	json_object_set_new(s, "pid", processes(d));

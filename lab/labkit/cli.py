@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import keys, slow, verbs
+from . import arbiter, keys, slow, verbs
 from .errors import LabError
 from .net import LINKS, ONE_WAY
 from .state import GUEST_HOSTS, HOSTS, Lab
@@ -58,6 +58,8 @@ def _up(parser):
     add("--qemu", metavar="F", default="qemu-system-x86_64", help="QEMU program")
     add("--interval", metavar="MS", type=_count, default=50,
         help="between checkpoints in mode checkpoint (default: 50)")
+    add("--arbiter", choices=arbiter.KINDS, default="witness",
+        help="who decides, on host arbiter, which host serves (default: witness)")
     add("--set", metavar="SECTION.KEY=VALUE", action="append", default=[],
         help="anything else for the daemon's configuration file")
     add("--tls", choices=keys.KINDS, default="psk",

@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 
-from . import guest, keys, net, proc
+from . import arbiter, guest, keys, net, proc
 from .errors import LabError
 
 STATUS_TIMEOUT = 3
@@ -46,7 +46,7 @@ def _sections(lab, mode, interval):
     if mode == "checkpoint":
         protection["interval"] = f"{interval}ms"
     sections = {"vm": machine, "net": {"bridge": "br0"}, "protection": protection,
-                "peer": {"heartbeat": "100ms", "misses": "5"}, "arbiter": {"type": "none"}}
+                "peer": {"heartbeat": "100ms", "misses": "5"}, "arbiter": arbiter.section(lab)}
     for host, address in net.REPLICATION.items():
         sections[f"host {host}"] = {"address": address, "disk": lab.disk(host),
                                     "state": os.path.join(lab.run_dir, host),

@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 
-from . import guest, native, net, proc, protect, wait
+from . import arbiter, guest, native, net, proc, protect, wait
 from .errors import LabError
 from .state import GUEST_HOSTS, HOSTS, all_labs
 from .wait import say
@@ -78,6 +78,7 @@ def _boot_plain(lab, options, hosts):
 
 
 def _boot_protected(lab, options):
+    arbiter.start(lab, options.arbiter, protect.binary())
     protect.write_config(lab, options.mode, options.interval, options.set)
     _start_host(lab, "a")
     say("booting on host a")
@@ -97,6 +98,7 @@ def do_up(lab, options):
     if options.volatile_disks and options.mode in ("native", "twin"):
         raise LabError(f"--volatile-disks is for disk managers, which mode {options.mode} does not run")
     _check_machine(options)
+    arbiter.check(options.arbiter)
     try:
         lab.lock()
         hosts = _build(lab, options)
@@ -273,14 +275,21 @@ def do_failpoint(lab, options):
     os.rename(f"{path}.new", path)
 
 
+def _set_link(lab, link, up):
+    if link == "arbiter":
+        arbiter.set_link(lab, up)
+    else:
+        net.set_link(lab, link, up)
+
+
 def do_cut(lab, options):
     """Cut a link."""
-    net.set_link(lab.require(), options.link, False)
+    _set_link(lab.require(), options.link, False)
 
 
 def do_heal(lab, options):
     """Heal a link."""
-    net.set_link(lab.require(), options.link, True)
+    _set_link(lab.require(), options.link, True)
 
 
 def _start_slow(lab, path):
