@@ -8,14 +8,11 @@ import time
 import faults
 from session import OTHER, Violation
 
-LINKS = ("replication", "lan-a", "lan-b", "arbiter")
 PROTECTED_LIMIT = 90
 STEADY = 1.0                    # protection that lasts so long is no state of before the fault
 HAND_AFTER = 4                  # seconds that a host may stand without any process before it is started by hand
 ANSWER_LIMIT = 30
 BOOT_LIMIT = 90
-WRONG_NEIGHBOUR = "02:00:00:00:00:99"
-REPLICATION = {"a": "10.77.0.1", "b": "10.77.0.2"}
 
 
 class Round:
@@ -23,8 +20,8 @@ class Round:
 
     def __init__(self, session, rng):
         self.session, self.rng = session, rng
-        self.killed, self.starts, self.frozen, self.deaf, self.cuts = set(), set(), [], set(), set()
-        self.reboot = self.not_reached = False
+        self.killed, self.starts, self.frozen, self.cuts = set(), set(), [], set()
+        self.reboot = self.not_reached = self.slowed = False
         self.by_hand = 0
         self.notes = []
         self.find_roles()
@@ -69,11 +66,10 @@ class Round:
             self.session.lab("heal", link)
             self.cuts.discard(link)
 
-    def deafen(self, host):
-        """What @host sends to the other over the replication link does not arrive."""
-        self.deaf.add(host)
-        self.session.iproute(host, "neigh", "replace", REPLICATION[OTHER[host]], "lladdr", WRONG_NEIGHBOUR, "dev",
-                             "repl0", "nud", "permanent")
+    def slow(self, delay_ms, rate):
+        """The replication link is far and thin until the fault is over."""
+        self.session.lab("slow", "--delay", str(delay_ms), "--rate", rate)
+        self.slowed = True
 
     def thaw_later(self, pids):
         """They stand still until the fault is over."""
@@ -109,9 +105,9 @@ class Round:
     def undo(self):
         """What the fault took away comes back: links, power, time."""
         self.heal()
-        for host in sorted(self.deaf):
-            self.session.iproute(host, "neigh", "del", REPLICATION[OTHER[host]], "dev", "repl0")
-        self.deaf.clear()
+        if self.slowed:
+            self.session.lab("slow", "off")
+            self.slowed = False
         self.thaw(self.frozen)
         self.frozen = []
         for host in sorted(self.killed | self.starts):

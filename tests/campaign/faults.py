@@ -89,8 +89,14 @@ def replication_blink(r):
 
 def replication_one_way(r):
     """One host is not heard any more, though it hears."""
-    r.deafen(r.either())
+    r.cut(r.rng.choice(["replication-ab", "replication-ba"]))
     time.sleep(r.rng.uniform(1, 3))
+
+
+def slow_link(r):
+    """The link is ten times as far and thin for a while."""
+    r.slow(r.rng.choice([5, 20, 60]), r.rng.choice(["1mbit", "5mbit", "50mbit"]))
+    time.sleep(r.rng.uniform(2, 5))
 
 
 def flapping(r):
@@ -197,18 +203,23 @@ def at_point(name, action):
         r.session.arm(host, name, action, passing)
         if point.when == "return" and point.host == "primary":
             r.start(r.secondary)
-        # a guest whose two hosts fail at once boots again
-        r.reboot = not point.survived and action != "sleep"
+        r.reboot = boots(f"at-{name}-{action}")
         bring_about(r, point, host, action)
     fault.__doc__ = f"{point.host} at {name}: {action}"
     return fault
+
+
+def boots(name):
+    """Does nothing of the guest's VMs survive that fault?"""
+    point = points.BY_NAME.get(name.removeprefix("at-").rpartition("-")[0]) if name.startswith("at-") else None
+    return bool(point) and not point.survived and not name.endswith("-sleep")
 
 
 def kinds():
     """{name: (function, weight)}"""
     named = {f.__name__.replace("_", "-"): (f, 2) for f in (
         power_primary, power_secondary, both_in_turn, frozen, stopped_shortly, replication_cut, replication_blink,
-        replication_one_way, flapping, lan_cut, arbiter_cut, arbiter_cut_and_power, arbiter_cut_and_partition, switchover,
+        replication_one_way, flapping, slow_link, lan_cut, arbiter_cut, arbiter_cut_and_power, arbiter_cut_and_partition, switchover,
         pause_resume, stop_secondary)}
     for what in "vm", "disk", "daemon":
         for word, signum in ("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP):

@@ -169,7 +169,3 @@ class Session(pairlab.Pair):
         for host in left:
             self.lab("failpoint", host, "none")
         return left
-
-    def iproute(self, host, *command):
-        """iproute2 in a host's network."""
-        subprocess.run(["ip", "-n", self.labs.namespace(host), *command], check=True, capture_output=True)
