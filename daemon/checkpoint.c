@@ -156,10 +156,15 @@ void checkpoint_harvest(struct daemon *d, uint64_t epoch, enum core_cause cause)
 	nic_harvest(d, k->nonce, epoch);
 	FAILPOINT("harvest");
 	e = agentlink_request(d, &r, on_harvested);
-	if (e < 0) {
-		nic_harvested(d, NULL, NULL);
+	if (e == 0)
+		return;
+	nic_harvested(d, NULL, NULL);
+	/* An agent that is gone is a QEMU that ends, or as good as that: that is about to be noticed, and is a case for
+	 * the secondary. To go on alone would lose the VM. */
+	if (e == -EPIPE && d->core.state == CORE_PROTECTED)
+		watchdog_soon(d);
+	else
 		harvest_failed(d, e, strerror(-e));
-	}
 }
 
 void checkpoint_peer_applied(struct daemon *d, uint64_t epoch, const uint8_t *p, size_t n)

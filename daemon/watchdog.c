@@ -163,6 +163,8 @@ static const char *watch_vm(struct daemon *d, uint64_t us)
 {
 	if (!d->vm.child.pid || d->vm.dying)
 		return NULL;
+	if (d->agent.gone)
+		return vm_fault(d);
 	if (!judges_vm(d)) {
 		d->agent.silent_us = d->vm.qmp_silent_us = 0;
 		d->agent.silent = false;
