@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(ROOT, "lab"))
 
-from labkit import cli, dhcp, net, proc, protect, slow, state  # noqa: E402
+from labkit import cli, dhcp, keys, net, proc, protect, slow, state  # noqa: E402
 from labkit.errors import LabError  # noqa: E402
 
 LAB = os.path.join(ROOT, "lab", "lab")
@@ -246,6 +246,24 @@ class Configuration(unittest.TestCase):
     def test_interval_belongs_to_mode_checkpoint(self):
         self.assertIn("interval = 50ms\n", self.write([], "checkpoint"))
         self.assertNotIn("interval", self.write([]))
+
+    def test_link_is_encrypted(self):
+        self.assertRegex(self.write([]), r"\[tls\]\nmode = psk\ndir = .*/tls\nusername = colo\n")
+        self.assertIn("[tls]\nmode = off\n", self.write(["tls.mode=off"]))
+
+    def test_keys(self):
+        with tempfile.TemporaryDirectory() as base:
+            made = []
+            for name in "one", "two":
+                path = os.path.join(base, name)
+                keys.make(path, "psk", ["a", "b"])
+                self.assertEqual(os.stat(path).st_mode & 0o777, 0o700)
+                self.assertEqual(os.stat(os.path.join(path, "keys.psk")).st_mode & 0o777, 0o600)
+                with open(os.path.join(path, "keys.psk"), encoding="utf-8") as file:
+                    made.append(file.read())
+                self.assertRegex(made[-1], r"^colo:[0-9a-f]{64}\n$")
+            self.assertNotEqual(*made)
+            self.assertEqual(keys.make(base, "off", []), {"mode": "off"})
 
     def test_nonsense(self):
         for setting in ("x", "x=1", ".x=1", "a.=1", "a.b=c\n[vm]"):
