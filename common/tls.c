@@ -25,6 +25,7 @@
 #include "common/wire.h"
 
 #define RECORD_MAX 16384u
+#define RECORD_FINE 2048u
 #define RECORD_EXTRA 64u       /* header, tag, and more than there is */
 #define OUT_SIZE (320u << 10)
 #define OUT_ENOUGH (128u << 10) /* beyond: wait until it is sent */
@@ -34,7 +35,7 @@
 #define FIRST_HANDSHAKE 22u    /* content types of TLS: first byte of a record */
 #define FIRST_ALERT 21u
 
-_Static_assert(OUT_SIZE > OUT_ENOUGH + OUT_ENOUGH / RECORD_MAX * (RECORD_MAX + RECORD_EXTRA) + 2 * RECORD_MAX,
+_Static_assert(OUT_SIZE > OUT_ENOUGH + OUT_ENOUGH / RECORD_FINE * (RECORD_FINE + RECORD_EXTRA) + 2 * RECORD_MAX,
 	       "room for alerts and key updates");
 
 /* --- between GnuTLS and the socket --- */
@@ -47,7 +48,8 @@ static int flush_out(struct tls *t)
 		n = send(t->fd, t->out + t->out_head, t->out_tail - t->out_head, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && errno == EAGAIN)
+		t->full = n < 0 && errno == EAGAIN;
+		if (t->full)
 			return -EAGAIN;
 		if (n < 0) {
 			t->io_errno = errno;
@@ -171,6 +173,11 @@ int tls_read_ahead(struct tls *t)
 	if (t->s && !t->in)
 		t->in = malloc(IN_SIZE);
 	return t->s && !t->in ? -ENOMEM : 0;
+}
+
+void tls_set_fine(struct tls *t)
+{
+	t->fine = true;
 }
 
 void tls_set_rekey(struct tls *t, uint64_t records)
@@ -419,7 +426,7 @@ int tls_flush(struct tls *t)
 
 ssize_t tls_send(struct tls *t, const void *p, size_t n, bool more)
 {
-	size_t done = 0;
+	size_t done = 0, max = t->fine && t->full ? RECORD_FINE : RECORD_MAX;
 	int r;
 
 	if (t->err)
@@ -434,7 +441,7 @@ ssize_t tls_send(struct tls *t, const void *p, size_t n, bool more)
 	if (n > OUT_ENOUGH)
 		n = OUT_ENOUGH;
 	for (; done < n; done += r) {
-		r = encrypt(t, (const uint8_t *)p + done, n - done < RECORD_MAX ? n - done : RECORD_MAX);
+		r = encrypt(t, (const uint8_t *)p + done, n - done < max ? n - done : max);
 		if (r < 0)
 			return r;
 	}

@@ -62,6 +62,9 @@ ssize_t tls_recv(struct tls *t, void *p, size_t n);
 bool tls_pending(const struct tls *t);    /* tls_recv() has something without fd being readable */
 /* Reads more than it needs at a time: for a user that calls tls_recv() until it returns 0 before it waits. */
 int tls_read_ahead(struct tls *t);
+/* Small records while the connection is slow: nothing of a record is seen before all of it has come, and for some
+ * users any byte is a sign of life. */
+void tls_set_fine(struct tls *t);
 int tls_bye(struct tls *t);               /* the end of what we send, in an orderly way; flush it */
 
 /* who the peer is: psk: the user that the client gave (the same on both sides); x509: the common name in its

@@ -37,6 +37,8 @@ struct tls {
 	bool eof;         /* the kernel said so */
 	bool closed;      /* the peer said so: nothing more comes */
 	bool unknown_user;
+	bool fine;        /* small records while... */
+	bool full;        /* ...the kernel takes no more */
 	int err;          /* of the session, once it has failed; 0: none */
 	int io_errno;     /* of the last system call that failed */
 	uint64_t records, rekey;

@@ -67,6 +67,7 @@ static void control_open(struct daemon *d, bool dialled)
 {
 	struct peer *p = &d->peer;
 
+	tls_set_fine(p->tls[PEER_CONTROL]);
 	p->dialled = dialled;
 	p->their_state = 0;
 	buffer_clear(&p->in);

@@ -446,8 +446,26 @@ static uint8_t pattern(size_t i)
 	return (uint8_t)(i * 2654435761u >> 13);
 }
 
+/* of those on the wire, as far as it remembers, after the handshake: how many are longer than some */
+static unsigned int long_records(const struct pair *p, size_t than)
+{
+	const uint8_t *r = p->seen[0] + 1000, *end = p->seen[0] + sizeof(p->seen[0]);
+	unsigned int n = 0;
+	size_t length;
+
+	/* a record begins with these three; what is within one is as good as random */
+	while (r + 5 < end && memcmp(r, "\x17\x03\x03", 3))
+		r++;
+	for (; r + 5 < end && r[0]; r += 5 + length) { /* where it forgets there are zeroes */
+		length = (size_t)r[3] << 8 | r[4];
+		assert_memory_equal(r, "\x17\x03\x03", 3);
+		n += length > than;
+	}
+	return n;
+}
+
 /* in pieces of all sizes, through a wire that is often full; keys are renewed on the way */
-static void much(bool ahead, size_t read_max)
+static void much(bool ahead, bool fine, size_t read_max)
 {
 	struct pair *p = linked(TLS_PSK, dir_of("one"), dir_of("one"));
 	size_t total = 3000000, sent = 0, got = 0, n, i;
@@ -457,7 +475,9 @@ static void much(bool ahead, size_t read_max)
 
 	if (ahead)
 		assert_int_equal(tls_read_ahead(p->server.t), 0);
-	tls_set_rekey(p->client.t, 100);
+	if (fine)
+		tls_set_fine(p->client.t);
+	tls_set_rekey(p->client.t, fine ? 700 : 100);
 	while (got < total && idle < 1000) {
 		n = 1 + (sent * 7919) % sizeof(b);
 		n = n < total - sent ? n : total - sent;
@@ -479,15 +499,18 @@ static void much(bool ahead, size_t read_max)
 		} while (r || (ahead && tls_pending(p->server.t) && r));
 	}
 	assert_int_equal(got, total);
+	print_message("%u long records\n", long_records(p, 3000));
+	assert_true(fine ? long_records(p, 3000) < 20 : long_records(p, 3000) > 30);
 	pair_free(p);
 }
 
 static void test_much(void **state)
 {
-	much(false, 300000);
-	much(true, 300000);
-	much(false, 1000);
-	much(true, 40);
+	much(false, false, 300000);
+	much(true, false, 300000);
+	much(false, true, 300000);
+	much(false, false, 1000);
+	much(true, false, 40);
 }
 
 /* What is left behind by a small read is known, though the kernel has nothing. */
