@@ -93,6 +93,8 @@ bool witness_split(const char *where, char host[256], const char **port)
 	const char *from = where + (*where == '[');
 	size_t n;
 
+	if (!end && *where == '[')
+		return false;
 	end = end ? end : where + strlen(where);
 	n = end - from;
 	if (!n || n >= 256)
