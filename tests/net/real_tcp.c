@@ -479,7 +479,7 @@ static void phase(const char *what, double secs, double die_after_s, uint32_t lo
 	}
 	CHECK(ok && st.mismatches == 0 && st.dropped == 0 && ts.full == 0);
 	CHECK(st.matched_bytes - before.matched_bytes > 1000000);
-	CHECK(ts.paired_clients - ts_before.paired_clients >= (uint64_t)(die_after_s > 0 ? 50 : 100 * secs));
+	CHECK(ts.paired_clients - ts_before.paired_clients >= (uint64_t)(die_after_s > 0 ? 20 : 100 * secs));
 }
 
 /* half-closes, resets, closed windows, urgent data and the like, besides ordinary traffic */
