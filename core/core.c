@@ -159,10 +159,20 @@ static void stop(struct core *c)
 
 /* --- time --- */
 
+/* When silence means that the peer is lost. If only the link fails, both notice: the primary first, so that its
+ * claim is the first, too, and the roles do not change. */
+static uint64_t silent_from(const struct core *c)
+{
+	unsigned int misses = c->cfg.misses;
+
+	if (c->role == CORE_PRIMARY && misses > 1)
+		misses--;
+	return c->last_rx_us + c->cfg.heartbeat_us * misses + 1;
+}
+
 static bool silent(const struct core *c, uint64_t now_us)
 {
-	return c->peer_up && c->state != CORE_CLAIMING &&
-	       now_us > c->last_rx_us + c->cfg.heartbeat_us * c->cfg.misses;
+	return c->peer_up && c->state != CORE_CLAIMING && now_us >= silent_from(c);
 }
 
 static void tick(struct core *c, const struct core_event *e)
@@ -191,7 +201,7 @@ uint64_t core_next_tick(const struct core *c)
 		return t;
 	t = min_u64(t, c->last_tx_us + c->cfg.heartbeat_us);
 	if (c->state != CORE_CLAIMING)
-		t = min_u64(t, c->last_rx_us + c->cfg.heartbeat_us * c->cfg.misses + 1);
+		t = min_u64(t, silent_from(c));
 	return t;
 }
 

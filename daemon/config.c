@@ -75,6 +75,8 @@ static const struct key keys[] = {
 	{ "protection", "held-max", KEY_SIZE, FIELD(held_max), MIB, GIB, "64M" },
 	{ "peer", "heartbeat", KEY_TIME, FIELD(heartbeat_us), 5000, 60000000, "100ms" },
 	{ "peer", "misses", KEY_NUMBER, FIELD(misses), 1, 1000, "5" },
+	{ "peer", "lag-limit", KEY_TIME, FIELD(lag_limit_us), 500000, 3600000000, "5s" },
+	{ "peer", "settle", KEY_TIME, FIELD(settle_us), 100000, 600000000, "3s" },
 	{ "tls", "mode", KEY_TLS, FIELD(tls_mode), 0, 0, "off" },
 	{ "tls", "dir", KEY_TEXT, FIELD(tls_dir), 0, 0, "/etc/colo/tls" },
 	{ "tls", "username", KEY_NAME, FIELD(tls_user), 0, 0, "colo" },

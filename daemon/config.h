@@ -66,7 +66,7 @@ struct config {
 	uint64_t mode; /* enum config_mode */
 	uint64_t interval_us, periodic_us, wait_min_us, wait_max_us, held_max;
 	/* [peer] */
-	uint64_t heartbeat_us, misses;
+	uint64_t heartbeat_us, misses, lag_limit_us, settle_us;
 	/* [tls] */
 	uint64_t tls_mode; /* enum tls_mode */
 	char tls_dir[CONFIG_PATH_MAX], tls_user[CONFIG_NAME_MAX];

@@ -30,7 +30,6 @@
 #define ANNOUNCE_TIMES 5
 #define LINGER_MS 3000
 #define EVENT_QUEUE 64
-#define SETTLE_US 3000000
 
 static struct core_event queue[EVENT_QUEUE];
 static unsigned int queued, taken;
@@ -516,7 +515,8 @@ int daemon_run(const struct config *cfg, const struct run_options *options)
 		.heartbeat_us = cfg->heartbeat_us,
 		.misses = cfg->misses,
 		.periodic_us = cfg->mode == MODE_CHECKPOINT ? cfg->interval_us : cfg->periodic_us,
-		.settle_us = SETTLE_US,
+		.lag_limit_us = cfg->lag_limit_us,
+		.settle_us = cfg->settle_us,
 	};
 	static struct daemon daemon;
 	struct daemon *d = &daemon;

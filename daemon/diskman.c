@@ -396,6 +396,7 @@ static int spawn_nbdkit(struct dm *m, const char *plugin, int fds[2], int log_fd
 		param(&p, "journal=%llu", (unsigned long long)c->journal);
 	}
 	param(&p, "cache-max=%llu", (unsigned long long)c->cache_max);
+	param(&p, "link-stall-ms=%llu", (unsigned long long)c->lag_limit_us / 1000);
 	param(&p, "format=%s", k->format == FORMAT_QCOW2 ? "qcow2" : "raw");
 	if (k->read_only)
 		param(&p, "read-only=1");

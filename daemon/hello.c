@@ -175,6 +175,11 @@ static enum peer_status check_control(struct daemon *d, struct peer_hello *h, ch
 		daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED });
 	if (d->core.state != CORE_ALONE || d->peer.fd[PEER_CONTROL] >= 0 || !diskman_settled(d) || d->taking_over)
 		return later(d, text, size);
+	if (!core_may_pair(&d->core, daemon_now_us())) {
+		refuse(text, size, d->core.paused ? "protection is paused (colo resume)" :
+		       "the last pair was lost a short while ago: [peer] settle");
+		return PEER_LATER;
+	}
 	if (diskman_writes_back(d)) {
 		refuse(text, size, "busy: what the guest wrote before the takeover is on its way to storage");
 		return PEER_LATER;

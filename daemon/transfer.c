@@ -373,6 +373,7 @@ static void receive_some(struct daemon *d)
 			return;
 		}
 		d->peer.rx_bytes += r;
+		daemon_event(d, (struct core_event){ .type = CORE_EV_RX }); /* a heartbeat may be behind many pages */
 		t->done += r;
 		while (t->phase != IDLE && !rest(t, &p))
 			if ((wrong = phase_complete(d))) {
