@@ -199,6 +199,17 @@ static void insert_held(struct flow *fl, struct buf *b)
 	buf_insert(&fl->held, after, b);
 }
 
+/* A frame of the PVM is lost: it has not been said, whatever it was compared with. */
+static void lose(struct flow *fl, uint32_t seq, uint32_t body_len)
+{
+	struct tcp_state *t = &fl->tcp;
+
+	if (!body_len || !tcp_knows(fl, T_POS))
+		return;
+	t->matched = seq_min(t->matched, seq);
+	t->safe = seq_min(t->safe, seq);
+}
+
 static void hold(struct cm *cm, struct flow *fl, const struct frame *f, uint32_t seq, uint32_t end,
 	uint64_t now)
 {
@@ -207,8 +218,10 @@ static void hold(struct cm *cm, struct flow *fl, const struct frame *f, uint32_t
 	if (now < fl->tcp.reset_until)
 		return;
 	b = cm_hold(cm, f, now);
-	if (!b)
+	if (!b) {
+		lose(fl, seq, f->flags & TCP_RST ? 0 : f->body_len);
 		return;
+	}
 	b->seq = seq;
 	b->end = end;
 	if (f->flags & TCP_RST)
@@ -539,17 +552,10 @@ void tcp_from_svm(struct cm *cm, struct flow *fl, const struct frame *f, uint64_
 	tcp_serve(cm, fl, now);
 }
 
-/* What is held is lost: it has not been said, whatever it was compared with. */
 static void lose_held(struct cm *cm, struct flow *fl)
 {
-	struct tcp_state *t = &fl->tcp;
-
-	for (const struct buf *b = fl->held.head; b && tcp_knows(fl, T_POS); b = b->next) {
-		if (!b->body_len)
-			continue;
-		t->matched = seq_min(t->matched, b->seq);
-		t->safe = seq_min(t->safe, b->seq);
-	}
+	for (const struct buf *b = fl->held.head; b; b = b->next)
+		lose(fl, b->seq, b->body_len);
 	cm_drop_held(cm, fl);
 }
 

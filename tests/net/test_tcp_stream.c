@@ -457,8 +457,46 @@ static void test_unknown_connection_repeats(void)
 	end();
 }
 
+/* until there is no room for more */
+static void fill_with(size_t size)
+{
+	char data[1200] = { 0 };
+	struct cm_stats before, st;
+
+	cm_get_stats(cm, &before);
+	do {
+		cm_from_pvm(cm, frame, build_udp(frame, false, 53, 1000, data, size, 1), now);
+		cm_get_stats(cm, &st);
+	} while (st.dropped == before.dropped);
+}
+
+/* A frame for which there is no room at all has not been said: the guest may not say something else instead. */
+static void test_lost_for_want_of_room(void)
+{
+	struct cm_config cfg = { .max_held_bytes = 1 << 20 };
+	char data[1001] = "aaaa";
+
+	memset(data + 4, 'b', 996);
+	begin_with(&cfg);
+	connect_both();
+	svm(1001, "aaaa", 5001);
+	bed_new(&bed);
+	fill_with(1200);
+	fill_with(1);
+	pvm(1001, data, 5001);
+	CHECK(bed_new(&bed) == 0);
+	pvm(1001, "xxxx", 5001);
+	CHECK(bed_new(&bed) == 0);
+	checkpoint();
+	CHECK(bed_new(&bed) > 100);
+	pvm(1001, data, 5001);
+	CHECK(bed_new(&bed) == 1 && bed_last(&bed, 0).len == 1000);
+	end();
+}
+
 int main(void)
 {
+	test_lost_for_want_of_room();
 	test_data_waits_for_svm();
 	test_repetition_leaves_at_once();
 	test_out_of_order();

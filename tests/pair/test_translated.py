@@ -3,8 +3,9 @@
 """Connections that two VMs number differently live through failover, return, failover, return, ...
 
 They are opened, by clients and by the guest, while the pair is in lock-step and no checkpoint makes both VMs alike,
-in each round some more; then the primary's host loses power and comes back. All go on, without a wrong byte, and in
-lock-step the next pair agrees about them. Usage: test_translated.py [ROUNDS (2)] [--mode colo|checkpoint].
+in each round some more; then the primary's host loses power, or its QEMU or daemon is killed, and comes back. All go
+on, without a wrong byte, and in lock-step the next pair agrees about them. Usage: test_translated.py [ROUNDS (3)]
+[--mode colo|checkpoint].
 """
 import argparse
 import json
@@ -16,6 +17,7 @@ import longlived
 import pairlab
 
 OTHER = {"a": "b", "b": "a"}
+FAULTS = ["kill", "kill-vm", "kill-daemon"]
 HERE = os.path.dirname(os.path.realpath(__file__))
 TRIES = 4
 CALM = 5  # seconds of lock-step that are looked at
@@ -92,19 +94,21 @@ class Test:
         assert status["net"]["mismatches"] - before <= 3, f"they differ: {status['net']}"
         return status["checkpoints"]
 
-    def fail_over(self):
+    def fail_over(self, fault="kill"):
         lost, self.primary = self.primary, OTHER[self.primary]
-        self.pair.lab("kill", lost)
+        self.pair.lab(fault, lost)
         self.pair.wait("takeover", lambda: (self.pair.status(self.primary) or {}).get("role") == "primary", 30)
         self.all_go_on("after the failover")
         return lost
 
     def round(self, number):
         self.open_more()
+        fault = FAULTS[number % len(FAULTS)]
         print(f"round {number}: {self.expected()} connections, {self.translated(OTHER[self.primary])} translated on "
-              f"{OTHER[self.primary]}, {self.primary} loses power", flush=True)
-        lost = self.fail_over()
-        self.pair.lab("start", lost)
+              f"{OTHER[self.primary]}; {fault} {self.primary}", flush=True)
+        lost = self.fail_over(fault)
+        if fault == "kill":
+            self.pair.lab("start", lost) # otherwise it comes back by itself
         self.pair.wait("protection", self.protected, 120)
         checkpoints = self.calm()
         if self.mode == "colo":
@@ -116,7 +120,7 @@ class Test:
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("rounds", type=int, nargs="?", default=2)
+    p.add_argument("rounds", type=int, nargs="?", default=3)
     p.add_argument("--mode", default="colo", choices=["colo", "checkpoint"])
     options = p.parse_args()
     with pairlab.Pair("translated", "--mode", options.mode, "--mem", "384M",
