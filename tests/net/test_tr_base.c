@@ -288,6 +288,8 @@ static void test_server(void)
 	CHECK(peer(80, F_ACK, 100, 412) && result(true).ack == 712);
 	checkpoint(false); /* the survivor still has the old one */
 	CHECK(peer(80, F_ACK, 55, 101) && result(true).ack == 701);
+	CHECK(give_svm(spec(80, F_SYN | F_ACK, 700, 55)) && result(false).seq == 100); /* repeated */
+	CHECK(give_svm(spec(80, F_SYN | F_ACK, 700, 99)) && result(false).seq == 700); /* to another SYN */
 	done();
 }
 
@@ -334,6 +336,13 @@ static void test_survivor_forgets(void)
 	now += 130 * SECOND;
 	CHECK(svm_syn(45000, 5) && stats().entries == 1 && is_pair(40000, 100, 50000, 700));
 	done();
+	begin(); /* before a failover a checkpoint does that */
+	pvm_syn(40000, 100);
+	CHECK(svm_syn(50000, 700));
+	now += 130 * SECOND;
+	pvm_syn(40001, 101);
+	CHECK(stats().entries == 2);
+	end();
 }
 
 static void test_a_guest_that_talks_stays(void)
@@ -438,6 +447,23 @@ static int altered(size_t at, uint8_t value)
 	return r;
 }
 
+/* a primary that sends more than it may: it is not kept until it can be judged */
+static void test_more_than_fits(void)
+{
+	begin();
+	connect_pair(40000, 100, 50000, 700);
+	connect_pair(40001, 101, 50001, 701);
+	fail_over();
+	pair_up_with(1);
+	CHECK(save(true));
+	pieces[0][12 + 73] = 2; /* over: would make room for the next */
+	CHECK(add(0) == 0);
+	tr_base_adopt(secondary);
+	tr_reset(secondary, now);
+	CHECK(stats().entries == 1 && is_pair(40000, 100, 50000, 700));
+	done();
+}
+
 static void test_nonsense(void)
 {
 	begin();
@@ -510,6 +536,7 @@ int main(int argc, char **argv)
 	test_same_only_if_same();
 	test_many();
 	test_smaller_table();
+	test_more_than_fits();
 	test_nonsense();
 	test_adopted_when_told();
 	puts("ok");
