@@ -2,8 +2,9 @@
  *
  * sim.c - simulator of a pair: schedules from seeds; a wrong one is shrunk
  *
- * sim [--trace] [SEED [COUNT]]: runs COUNT schedules from SEED on. Of the first wrong one faults are left out as
- * long as it still goes wrong; what is left is listed, and that run is traced. --trace: trace each schedule.
+ * sim [--trace | --first] [SEED [COUNT]]: runs COUNT schedules from SEED on. Of the first wrong one faults are left
+ * out as long as it still goes wrong; what is left is listed, and that run is traced. --trace: trace each schedule;
+ * --first: only say which is the first wrong one.
  */
 #include "sim.h"
 
@@ -159,8 +160,10 @@ static void operator_looks(struct world *w)
 
 static void watch(struct world *w)
 {
+	bool frozen = w->node[0].stalled_until > w->now || w->node[1].stalled_until > w->now;
+
 	operator_looks(w);
-	if (!check_pair_protected(w)) {
+	if (frozen || !check_pair_protected(w)) {
 		w->good_since = 0;
 		w->silence = false;
 	} else if (!w->good_since) {
@@ -334,18 +337,18 @@ static unsigned long long number(uint64_t n)
 
 int main(int argc, char **argv)
 {
-	bool trace = argc > 1 && !strcmp(argv[1], "--trace");
+	bool trace = argc > 1 && !strcmp(argv[1], "--trace"), only = argc > 1 && !strcmp(argv[1], "--first");
 	uint64_t first, count, i;
 
-	argv += trace;
-	argc -= trace;
+	argv += trace || only;
+	argc -= trace || only;
 	first = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL) * 1000000;
 	count = argc > 2 ? strtoull(argv[2], NULL, 0) : DEFAULT_COUNT;
 	printf("sim: %llu schedules from seed %llu\n", number(count), number(first));
 	signal(SIGABRT, on_abort);
 	for (i = 0; i < count; i++) {
 		if (!schedule(&world, first + i, 0, trace, false))
-			return report(&world, first + i);
+			return only ? 1 : report(&world, first + i);
 		add(&world);
 	}
 	printf("sim: %llu faults, %llu checkpoints, %llu takeovers, %llu switchovers asked for, %llu claims lost, %llu not "

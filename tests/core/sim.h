@@ -244,6 +244,7 @@ void link_open(struct world *w);   /* both daemons have agreed */
 void link_close(struct world *w, struct node *n); /* n's end; the other notices */
 void link_break(struct world *w);  /* both ends notice */
 void link_block(struct world *w, unsigned int to, uint64_t until); /* nothing comes to this node */
+void link_heal(struct world *w);   /* what was held up comes now */
 void link_vanish(struct world *w, struct node *n); /* n's end is gone, and says nothing */
 /* the next message that has arrived at n */
 bool link_receive(struct world *w, struct node *n, enum channel c, struct msg *m);

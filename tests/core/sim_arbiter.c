@@ -65,7 +65,6 @@ static void claim_of_none(struct world *w, struct node *n, uint64_t g)
 		return;
 	w->record.generation = g;
 	w->record.owner = n->index;
-	w->overtaken[!n->index] = node_other(w, n)->vm.id;
 	answer(w, n, g, 0);
 }
 

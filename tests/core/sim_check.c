@@ -115,6 +115,7 @@ void check_step(struct world *w)
 
 void check_serves(struct world *w, const struct node *n)
 {
+	w->overtaken[!n->index] = w->node[!n->index].vm.id;
 	if (w->record.generation != n->core.generation || w->record.owner != n->index)
 		sim_fail(w, "R4: node %u serves in generation %llu, which it has not won", n->index,
 			 (unsigned long long)n->core.generation);
@@ -171,6 +172,9 @@ void check_end(struct world *w)
 			 w->node[1].alive ? core_state_name(w->node[1].core.state) : "not there");
 	for (i = 0; i < 2; i++)
 		check_progress(w, &w->node[i]);
+	for (i = 0; i < 2; i++)
+		if (w->node[i].core.role == CORE_PRIMARY && w->record.owner != i)
+			sim_fail(w, "node %u is primary, but the last claim is the other one's", i);
 	if (w->expect && w->boots > 1)
 		sim_fail(w, "the VM was booted again, though no fault hit a pair that was not protected");
 	if (!w->client.n)

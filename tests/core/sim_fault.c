@@ -251,12 +251,12 @@ void fault_heal(struct world *w)
 	sim_trace(w, -1, "*** all is healed");
 	w->healed = true;
 	w->slow_until = 0;
+	link_heal(w);
 	for (i = 0; i < 2; i++) {
 		struct node *n = &w->node[i];
 
 		n->fail_harvest = n->fail_apply = n->fail_seed = false;
 		w->arbiter_out[i] = w->answer_lost[i] = w->arbiter_slow[i] = n->slow_disk_until = 0;
-		link_block(w, i, w->now);
 		if (n->core.paused)
 			tell(w, n, CORE_EV_RESUME); /* hosts without power get it when their time has come */
 	}

@@ -108,6 +108,25 @@ void link_block(struct world *w, unsigned int to, uint64_t until)
 	}
 }
 
+void link_heal(struct world *w)
+{
+	uint64_t at = w->now + w->delay_us;
+	unsigned int to, c, i;
+
+	for (to = 0; to < 2; to++) {
+		w->blocked[to] = w->now;
+		for (c = 0; c < NCHANNELS; c++) {
+			struct queue *q = &w->link.q[to][c];
+
+			for (i = q->head; i != q->tail; i++)
+				if (q->m[i % SIM_QUEUE].arrives > at)
+					q->m[i % SIM_QUEUE].arrives = at;
+			q->last = q->last < at ? q->last : at;
+			sim_after(w, w->delay_us, EV_CHANNEL, to, w->link.id * NCHANNELS + c);
+		}
+	}
+}
+
 bool link_receive(struct world *w, struct node *n, enum channel c, struct msg *m)
 {
 	struct queue *q = &w->link.q[n->index][c];

@@ -251,8 +251,10 @@ static void snapshot(struct world *w, struct node *n)
 {
 	uint64_t failed = n->fail_harvest ? HARVEST_FAILED : 0;
 
-	if (n->vm.waits)
-		return; /* the VM cannot be stopped while a request is under way */
+	if (n->vm.waits) { /* the VM cannot be stopped while a request is under way */
+		sim_after(w, 1000, EV_SNAPSHOT, n->index, n->vm.id);
+		return;
+	}
 	n->fail_harvest = false;
 	if (!failed) {
 		n->snapshot = w->nsnapshots++ % SIM_SNAPSHOTS;
