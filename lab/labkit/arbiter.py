@@ -55,8 +55,7 @@ def _run(lab, name, command):
     lab.data.setdefault("arbiter_main", {})[name] = proc.record(process)
 
 
-def start_witness(lab, new=False):
-    """Start the witness, again if it was killed."""
+def _start_witness(lab, new=False):
     command = [lab.data["colo"], "witness", "--listen", f"{lab.data['addresses']['arbiter']}:{WITNESS_PORT}", "--state",
                os.path.join(_home(lab), "witness"), "--tls", "psk", "--tls-dir", _keys(lab)]
     _run(lab, "witness", command + (["--new"] if new else []))
@@ -66,9 +65,10 @@ def _urls(lab):
     return [f"http://{lab.data['addresses']['arbiter']}:{client}" for client, _ in ETCD_MEMBERS]
 
 
-def _start_etcd(lab):
+def _start_etcd(lab, members):
     cluster = ",".join(f"m{i}=http://127.0.0.1:{peer}" for i, (_, peer) in enumerate(ETCD_MEMBERS))
-    for i, (_, peer) in enumerate(ETCD_MEMBERS):
+    for i in members:
+        peer = ETCD_MEMBERS[i][1]
         url, own = _urls(lab)[i], f"http://127.0.0.1:{peer}"
         _run(lab, f"etcd{i}", ["etcd", "--name", f"m{i}", "--data-dir", os.path.join(_home(lab), f"etcd{i}"),
                                "--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", own,
@@ -102,13 +102,26 @@ def start(lab, kind, colo):
     os.makedirs(_home(lab), exist_ok=True)
     if kind == "witness":
         _make_key(lab)
-        start_witness(lab, True)
+        _start_witness(lab, True)
     elif kind == "etcd":
-        _start_etcd(lab)
+        _start_etcd(lab, range(len(ETCD_MEMBERS)))
     elif kind == "file":
         os.makedirs(_shared(lab))
     lab.save()
     if kind in ("witness", "etcd"):
+        _wait(lab, kind)
+
+
+def restart(lab):
+    """Start again what was killed, with what it had stored, and wait until it answers."""
+    kind = lab.data.get("arbiter", "none")
+    gone = [name for name, recorded in lab.data.get("arbiter_main", {}).items() if not proc.alive(recorded)]
+    if kind == "witness" and gone:
+        _start_witness(lab)
+    elif kind == "etcd":
+        _start_etcd(lab, [int(name.removeprefix("etcd")) for name in gone])
+    lab.save()
+    if gone:
         _wait(lab, kind)
 
 

@@ -147,6 +147,7 @@ VERBS = {
     "failpoint": (verbs.do_failpoint, _failpoint,
                   "make a host fail at a named step (programs built with -Dfailpoints=true)"),
     "watch": (verbs.do_watch, _nothing, "follow which host serves, as the LAN sees it"),
+    "start-arbiter": (verbs.do_start_arbiter, _nothing, "start the witness or etcd again that was killed"),
     "cut": (verbs.do_cut, _link, "cut a link"),
     "heal": (verbs.do_heal, _link, "heal it"),
     "slow": (verbs.do_slow, _slow, "make the replication link slow, far or lossy; `slow off` ends that"),

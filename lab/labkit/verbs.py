@@ -282,6 +282,12 @@ def _set_link(lab, link, up):
         net.set_link(lab, link, up)
 
 
+def do_start_arbiter(lab, _options):
+    """Start what answers on host arbiter again, where it was killed."""
+    lab.require().lock()
+    arbiter.restart(lab)
+
+
 def do_cut(lab, options):
     """Cut a link."""
     _set_link(lab.require(), options.link, False)

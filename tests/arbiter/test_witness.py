@@ -3,6 +3,7 @@
 """The arbiter `witness`: the rules, its state over crashes, keys, strangers, answers that are none or late."""
 import os
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -231,6 +232,130 @@ class Plain(Base, unittest.TestCase):
             s.sendall(b" a 5\n")
             self.assertEqual(s.makefile("rb").read(), b"colo-witness 1 won 5 a\n")
         self.assertEqual(self.witness.process.wait(10), 0)
+
+
+def write_keys(directory, keys):
+    os.makedirs(directory, exist_ok=True)
+    path = os.path.join(directory, "keys.psk")
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as f:
+        f.writelines(f"{name}:{key}\n" for name, key in keys.items())
+    return directory
+
+
+class Keys(Base, unittest.TestCase):
+    """All of the rules again with pre-shared keys, and what keys are for."""
+    ROUNDS = 40
+
+    def prepare(self):
+        self.keys = {name: secrets.token_hex(32) for name in ("web", "web.2", "db", "ops")}
+        access = os.path.join(self.dir, "access")
+        with open(access, "w", encoding="ascii") as f:
+            f.write("# the operator's\nops web db # both\n\n")
+        self.state = os.path.join(self.dir, "state")
+        self.witness = arblib.Witness(self.state, "--tls", "psk", "--tls-dir", write_keys(self.dir + "/keys", self.keys),
+                                      "--access", access)
+        self.addCleanup(lambda: self.witness.stop())
+
+    def helper(self, node, vm="web", **settings):
+        return super().helper(node, vm, **{"tls": "psk", "tls_dir": self.dir + "/keys", "username": vm, **settings})
+
+    def test_key_of_another_vm(self):
+        self.check_unknown(self.ask("a", vm="web", username="db"), "refuses: the key of 'db' is not for VM web")
+        self.assertEqual(self.ask("a").read().record(), (0, ""))
+        self.assertIn("the key of 'db' is not for VM web", self.witness.said())
+
+    def test_access_list(self):
+        self.assertEqual(self.ask("a", username="ops").claim(1).status, WON)
+        self.check_unknown(self.ask("a", vm="web.2", username="ops"), "is not for VM web.2")
+
+    def test_wrong_key(self):
+        other = write_keys(self.dir + "/other", {**self.keys, "web": secrets.token_hex(32)})
+        self.check_unknown(self.ask("a", tls_dir=other), "the witness 127.0.0.1")
+        stranger = write_keys(self.dir + "/stranger", {"nobody": secrets.token_hex(32)})
+        self.check_unknown(self.ask("a", tls_dir=stranger, username="nobody"), "the witness 127.0.0.1")
+        self.check_unknown(self.ask("a", tls_dir=self.dir + "/none"), "tls-dir")
+        self.assertEqual(self.ask("a").read().record(), (0, ""))
+
+    def test_without_tls(self):
+        """Neither a client nor a witness without keys is dealt with."""
+        self.check_unknown(self.ask("a", tls="off"), "127.0.0.1")
+        plain = arblib.Witness(os.path.join(self.dir, "plain"))
+        self.check_unknown(self.ask("a", address=plain.address), "the witness 127.0.0.1")
+        plain.stop()
+        with socket.create_connection(("127.0.0.1", self.witness.port), 10) as s:
+            s.sendall(b"colo-witness 1 claim web a 5\n")
+            try:
+                self.assertNotIn(b"won", s.recv(4096))
+            except ConnectionResetError:
+                pass
+        self.assertEqual(self.ask("a").read().record(), (0, ""))
+
+    def through(self, cut=None):
+        """A proxy that keeps what the client says, and lets only @cut bytes of the answer through."""
+        kept = []
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def pump(source, target, limit, keep):
+            try:
+                while data := source.recv(65536):
+                    if keep:
+                        kept.append(data)
+                    if limit is not None:
+                        data, limit = data[:limit], limit - len(data)
+                    target.sendall(data)
+                    if limit is not None and limit <= 0:
+                        break
+            except OSError:
+                pass
+            for s in (source, target):
+                try:
+                    s.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+        def serve():
+            while True:
+                try:
+                    conn, _ = listener.accept()
+                except OSError:
+                    return
+                server = socket.create_connection(("127.0.0.1", self.witness.port))
+                threading.Thread(target=pump, args=(conn, server, None, True), daemon=True).start()
+                threading.Thread(target=pump, args=(server, conn, cut, False), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        self.addCleanup(listener.close)
+        return listener.getsockname()[1], kept
+
+    def test_cut_session(self):
+        """However much of the answer comes: what is cut off is unknown, though it may have been won."""
+        whole, _ = self.through()
+        self.assertEqual(self.ask("a", address=f"127.0.0.1:{whole}").claim(1).status, WON)
+        unknown = 0
+        for n in range(0, 400, 23):
+            port, _ = self.through(n)
+            answer = self.ask("a", address=f"127.0.0.1:{port}").claim(n + 2, 2000)
+            self.assertIn(answer.status < 0 or answer.record() == (n + 2, "a"), (True,))
+            unknown += answer.status < 0
+        self.assertGreater(unknown, 5)
+
+    def test_replay(self):
+        """What a client once said claims nothing when somebody says it again."""
+        port, kept = self.through()
+        self.assertEqual(self.ask("a", address=f"127.0.0.1:{port}").claim(1).status, WON)
+        self.assertEqual(self.ask("b").claim(2).status, WON)
+        for chunks in (kept, [b"".join(kept)]):
+            with socket.create_connection(("127.0.0.1", self.witness.port), 10) as s:
+                try:
+                    for data in chunks:
+                        s.sendall(data)
+                        time.sleep(0.1)
+                    s.shutdown(socket.SHUT_WR)
+                    s.makefile("rb").read()
+                except OSError:
+                    pass
+        self.assertEqual(self.ask("b").read().record(), (2, "b"))
+        self.assertNotIn("a does not get", self.witness.said())
 
 
 class Nonsense(unittest.TestCase):
