@@ -4,8 +4,8 @@
  */
 #include "core/core_priv.h"
 
-#define SETTLE_MAX_US 60000000ull       /* longest wait for a new pair after a loss, */
-#define SETTLE_SLOW_MAX_US 600000000ull /* and after one that was too slow */
+#define SETTLE_MAX 20       /* longest wait for a new pair after a loss, as a multiple of the shortest one, */
+#define SETTLE_SLOW_MAX 200 /* and after one that was too slow */
 #define CALM_US 600000000ull            /* a pair that lasted so long was a good one */
 #define DOUBLED_MAX 20
 
@@ -24,7 +24,7 @@ void pair_ask_arbiter(struct core *c, uint64_t generation, bool peer_gone)
 /* A pair that breaks again and again costs the VM more than it gives. */
 static void settle(struct core *c, uint64_t now_us)
 {
-	uint64_t max = c->loss == CORE_LOSS_SLOW ? SETTLE_SLOW_MAX_US : SETTLE_MAX_US, wait;
+	uint64_t max = c->cfg.settle_us * (c->loss == CORE_LOSS_SLOW ? SETTLE_SLOW_MAX : SETTLE_MAX), wait;
 
 	if (c->protected_us && now_us - c->protected_us >= CALM_US)
 		c->losses = 0;
