@@ -74,7 +74,7 @@ class Node:
     def write_config(self, settings, port):
         """settings: {(section, key): value}; None leaves a key out"""
         keys = {("vm", "name"): "web", ("vm", "mac"): "52:54:00:12:34:56", ("vm", "memory"): "32M",
-                ("peer", "heartbeat"): "100ms",
+                ("peer", "heartbeat"): "100ms", ("peer", "settle"): "100ms",
                 ("host a", "address"): "127.0.0.1", ("host a", "port"): port,
                 ("host b", "address"): "127.0.0.2",
                 (f"host {self.node}", "disk"): self.disk, (f"host {self.node}", "state"): self.state_dir,
@@ -250,10 +250,17 @@ class Link:
             self.open(c)
 
     def open(self, c):
-        self.channel[c] = dial(hello_pack(self.hello, channel=c, session=self.session))
-        status, session, text = answer(self.channel[c])
-        if status != OK:
-            raise Failure(f"channel {c} is refused: {text}")
+        """Dials again as a daemon does: one that lost its peer a moment ago says LATER."""
+        end = time.monotonic() + 20
+        while True:
+            self.channel[c] = dial(hello_pack(self.hello, channel=c, session=self.session))
+            status, session, text = answer(self.channel[c])
+            if status == OK:
+                break
+            self.channel[c].close()
+            if status != LATER or time.monotonic() > end:
+                raise Failure(f"channel {c} is refused: {text}")
+            time.sleep(0.05)
         self.session = session
 
     def send(self, data, c=CONTROL):

@@ -545,7 +545,7 @@ def test_half_a_message_then_silence(w):
     dropped(a, h, "state (syncing|seeding) -> alone", attack)
     stamps = [l.split()[0] for l in a.log()[mark:].splitlines() if "linked with" in l or "-> alone" in l]
     first, last = (datetime.datetime.fromisoformat(stamps[i]) for i in (0, -1))
-    if not 0.4 < (last - first).total_seconds() < 2: # five heartbeats of 100 ms
+    if not 0.4 <= (last - first).total_seconds() < 2: # five heartbeats of 100 ms
         raise Failure(f"silence is noticed after {last - first}")
 
 
