@@ -31,7 +31,8 @@
 #define PROBE_MS 10000
 #define SILENT_MS 3000
 #define SAY_MS 10000
-#define ALARM_MS 3000      /* without an answer */
+#define PROBE_AGAIN_MS 1000 /* after one that had no answer */
+#define ALARM_MS 13000     /* without an answer: more than one probe */
 #define CLAIM_LIMIT_MS 15000
 #define READ_LIMIT_MS 5000
 #define PROBE_LIMIT_MS 2000
@@ -273,7 +274,7 @@ static bool choose(struct daemon *d, struct arbiter_request *q)
 		*q = (struct arbiter_request){ ARBITER_CLAIM, CLAIM_LIMIT_MS, l->claim };
 	else if (!l->wanted)
 		q->limit_ms = PROBE_LIMIT_MS;
-	return l->claim || l->wanted || now - l->asked_at >= PROBE_MS;
+	return l->claim || l->wanted || now - l->asked_at >= (*l->error ? PROBE_AGAIN_MS : PROBE_MS);
 }
 
 static void step(struct daemon *d)
