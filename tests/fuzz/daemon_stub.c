@@ -102,11 +102,16 @@ WEAK void daemon_fail_start(struct daemon *d, const char *fmt, ...)
 	abort();
 }
 
-WEAK int daemon_force_claim(struct daemon *d, const char **why)
+WEAK int arbiter_force(struct daemon *d, const char **why)
 {
 	(void)d;
 	*why = "stub";
 	return -1;
+}
+
+WEAK uint64_t daemon_now_us(void)
+{
+	return 1000000;
 }
 
 WEAK bool daemon_is_primary(const struct daemon *d)
