@@ -9,6 +9,7 @@
 #include "hash.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -80,6 +81,20 @@ static int hash_listed(const struct ram_block *b, uint32_t index, enum pagemap_w
 	return n;
 }
 
+/* Is any private page of this process swapped out? PAGEMAP_PRIVATE would not list it. */
+static bool any_swapped(void)
+{
+	FILE *f = fopen("/proc/self/status", "re");
+	unsigned long kib = 0;
+	char line[128];
+
+	while (f && fgets(line, sizeof(line), f) && sscanf(line, "VmSwap: %lu", &kib) != 1)
+		;
+	if (f)
+		fclose(f);
+	return !f || kib;
+}
+
 /* what the image holds, as the guest sees it, then what the guest wrote where it holds nothing */
 static int hash_view(const struct ram_block *b, uint32_t index, uint64_t *sum, struct errtext *err)
 {
@@ -94,7 +109,8 @@ static int hash_view(const struct ram_block *b, uint32_t index, uint64_t *sum, s
 	}
 	if (errno != ENXIO)
 		return agent_fail(err, -errno, "image of %s: %s", b->name, strerror(errno));
-	return hash_listed(b, index, PAGEMAP_PRIVATE, false, sum, err);
+	/* MAPPED has them, and what is untouched as well: zeroes, at the price of populating them */
+	return hash_listed(b, index, any_swapped() ? PAGEMAP_MAPPED : PAGEMAP_PRIVATE, false, sum, err);
 }
 
 int hash_ram(const struct ram *ram, uint64_t *hash, struct errtext *err)
