@@ -111,7 +111,7 @@ static void on_linger(uv_timer_t *t)
 {
 	struct daemon *d = t->data;
 
-	if (d->peer.up)
+	if (d->peer.former) /* and not the next peer's */
 		daemon_event(d, (struct core_event){ .type = CORE_EV_PEER_LOST, .loss = CORE_LOSS_CLOSED });
 }
 
@@ -151,7 +151,7 @@ static void serve_as_survivor(struct daemon *d)
 	d->announcements = 0;
 	uv_timer_start(&d->announce, on_announce, ANNOUNCE_MS, ANNOUNCE_MS);
 	/* a former primary that still lives forwards for a while what clients send to it */
-	if (d->peer.up)
+	if (d->peer.former)
 		uv_timer_start(&d->linger, on_linger, LINGER_MS, 0);
 }
 

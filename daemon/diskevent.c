@@ -181,6 +181,8 @@ static void on_event(struct dm *m, const struct disk_message *msg)
 	case DISK_EV_SYNCED: on_synced(m, msg); break;
 	case DISK_EV_WRITTEN_BACK:
 		m->writing_back = false;
+		if (!diskman_writes_back(d))
+			faults_mended(d, ALARM_FAILOVER);
 		log_info("%s: what the SVM had written is on stable storage", m->name);
 		break;
 	case DISK_EV_WANT_CHECKPOINT:

@@ -163,6 +163,7 @@ static void answer_to_claiming(struct handshake *hs)
 	log_warn("%s", a->text);
 	end_handshake(hs);
 	daemon_event(d, (struct core_event){ .type = CORE_EV_DISMISSED, .epoch = generation });
+	peer_dial_failed(d); /* if that says nothing of who may serve, ask again */
 }
 
 static void on_answer(struct handshake *hs)

@@ -149,10 +149,10 @@ static enum peer_status check_undecided(struct daemon *d, const struct peer_hell
 }
 
 /* The dialler has a VM, and waits to hear who may serve. */
-static enum peer_status check_claiming(struct daemon *d, const struct peer_hello *h, char *text, size_t size)
+static enum peer_status check_claiming(struct daemon *d, char *text, size_t size)
 {
-	if (d->core.role != CORE_PRIMARY || d->core.state != CORE_ALONE ||
-	    be64toh(h->generation) > d->core.generation)
+	/* which of the two generations counts is the dialler's core to judge */
+	if (d->core.role != CORE_PRIMARY || d->core.state != CORE_ALONE)
 		return later(d, text, size);
 	refuse(text, size, "%s serves, in generation %llu", config_local(d->cfg)->name,
 	       (unsigned long long)d->core.generation);
@@ -168,7 +168,7 @@ static enum peer_status check_control(struct daemon *d, struct peer_hello *h, ch
 	    check_digest(d, h, text, size) == PEER_REFUSED)
 		return PEER_REFUSED;
 	if (be16toh(h->flags) & PEER_HELLO_CLAIMING)
-		return check_claiming(d, h, text, size);
+		return check_claiming(d, text, size);
 	if (d->core.state == CORE_STARTING)
 		return check_undecided(d, h, text, size);
 	if (d->peer.former) /* the process that gave up has ended: it does not dial */

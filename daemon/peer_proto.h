@@ -46,7 +46,7 @@ _Static_assert(sizeof(struct peer_disk) == 96, "disk layout");
 
 enum peer_hello_flag {
 	PEER_HELLO_UNDECIDED = 1, /* does not know its role yet; may be dialled as well */
-	PEER_HELLO_CLAIMING = 2,  /* lost its primary, and waits for the arbiter: who has `generation`, or a later one? */
+	PEER_HELLO_CLAIMING = 2,  /* lost its primary, and waits for the arbiter; `generation` is the pair's */
 };
 
 /* magic and version keep their place in all versions */
