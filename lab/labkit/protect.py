@@ -88,8 +88,9 @@ def log_path(lab, host):
 
 
 def start_daemon(lab, host):
-    """Start the daemon of @host."""
-    command = [binary(), "run", "--node", host, config_path(lab)]
+    """Start the daemon of @host, with what $COLO_RUN_OPTIONS says besides."""
+    more = os.environ.get("COLO_RUN_OPTIONS", "").split()
+    command = [binary(), "run", *more, "--node", host, config_path(lab)]
     return proc.start(lab, host, command, log_path(lab, host))
 
 

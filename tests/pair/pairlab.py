@@ -59,6 +59,14 @@ class Pair:
     def status(self, host):
         return json.loads(self.lab("status", "--json"))[host]
 
+    def tell(self, lines=30):
+        """What the daemons said last, for whoever reads of a failure."""
+        for host in "ab":
+            path = f"/run/colo-lab/{self.name}/{host}/colo.log"
+            if os.path.exists(path):
+                with open(path, encoding="utf-8", errors="replace") as log:
+                    print(f"--- {host}", *log.read().splitlines()[-lines:], sep="\n", flush=True)
+
     def pids(self, host, program):
         """Processes of a host that run a program."""
         out = self.lab("exec", host, "--", "/bin/sh", "-c",
