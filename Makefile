@@ -16,7 +16,7 @@ deps:
 	@$(DEPS)
 
 demo: all
-	@demo/demo --no-build $(DEMO_ARGS)
+	@demo/demo --no-build --both $(DEMO_ARGS)
 
 check: all
 	@tests/run

@@ -54,6 +54,16 @@ class Monitor:
                 return None
             time.sleep(0.3)
 
+    def wait_protected(self, seconds):
+        """Both daemons say that the guest is protected; False when they do not in @seconds."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.latest = self.lab.status()
+            if all(isinstance(s, dict) and s.get("state") == "protected" for s in self.latest.values()):
+                return True
+            time.sleep(0.1)
+        return False
+
     def _run(self):
         while not self.stop.wait(INTERVAL):
             self.sample()

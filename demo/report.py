@@ -61,6 +61,7 @@ def build(run):
             "checkpoints": before.get("checkpoints", {}).get("by_cause", {}),
             "pause_us": {"p50": pause.get("p50"), "p99": pause.get("p99")},
             "failover_ms": {"detect": failover.get("detect_ms"), "total": failover.get("total_ms")},
+            "failovers": run.failovers, "returns": run.returns,
             "mode": run.mode, "kill": run.kill, "kill_at_s": run.kill_at,
             "checks": run.checks, "problems": problems + run.result["problems"] + run.problems,
             "late": late_gaps(workloads, run.kill)}
@@ -82,10 +83,11 @@ def _times(report):
         pauses = [f"p{percent} {pause[f'p{percent}'] / 1000:.1f} ms" for percent in (50, 99)
                   if pause[f"p{percent}"] is not None]
         lines.append(f"checkpoints: {causes}; the guest paused {', '.join(pauses)}")
-    times = report["failover_ms"]
-    if times["total"] is not None:
-        lines.append(f"take-over: noticed after {times['detect']:.0f} ms, complete after "
-                     f"{times['total']:.0f} ms")
+    for times in report["failovers"]:
+        lines.append(f"take-over by host {times['serves']}: noticed after {times['detect_ms']:.0f} ms, complete after "
+                     f"{times['total_ms']:.0f} ms")
+    lines += [f"return of host {back['host']}: protected again after {back['protected_s']:.1f} s"
+              for back in report["returns"]]
     lines += [f"{name}: {result}" for name, result in report["checks"].items()]
     return lines
 
@@ -102,5 +104,9 @@ def summary(report):
         return lines + [f"  - {problem}" for problem in report["problems"]]
     if report["kill"] == "none":
         return lines + ["PASSED: nothing was made to fail, and nothing did."]
-    return lines + [f"PASSED: {FAILURE_WORDS[report['kill']]}; no request failed, no connection "
+    words = FAILURE_WORDS[report["kill"]]
+    if len(report["failovers"]) > 1:
+        words += ", came back, and then the other host's was" if report["kill"] != "power" else \
+            ", came back, and then the other host did"
+    return lines + [f"PASSED: {words}; no request failed, no connection "
                     "broke, no acknowledged commit is missing."]

@@ -31,7 +31,8 @@ def a_report(workload=None, ledger=None, problems=(), kill="power"):
     ledger = {"acknowledged": 9, "missing": 0, "duplicates": 0, "unacknowledged": 0, **(ledger or {})}
     return report.build(types.SimpleNamespace(
         result={"workloads": [a_workload(**(workload or {}))], "ledger": ledger, "problems": []},
-        before=PRIMARY, failover={"detect_ms": 512, "total_ms": 540}, begin=100.0, mode="colo",
+        before=PRIMARY, failover={"detect_ms": 512, "total_ms": 540},
+        failovers=[{"serves": "b", "detect_ms": 512, "total_ms": 540}], returns=[{"host": "a", "protected_s": 2.0}], begin=100.0, mode="colo",
         kill=kill, kill_at=4.0, checks={}, problems=list(problems)))
 
 
