@@ -255,10 +255,15 @@ void node_start(struct world *w, unsigned int i);
 void node_end(struct world *w, struct node *n);
 void node_event(struct world *w, struct node *n, struct core_event e);
 void node_happens(struct world *w, struct node *n, const struct ev *e);
-void node_vm_dies(struct world *w, struct node *n);
 void node_hears_nonsense(struct world *w, struct node *n);
-void node_disk_fails(struct world *w, struct node *n);
+
+/* --- sim_vm.c --- */
+
 void vm_new(struct world *w, struct node *n, bool runs);
+void vm_end(struct node *n);
+void vm_output(struct world *w, struct node *n);
+void node_vm_dies(struct world *w, struct node *n);
+void node_disk_fails(struct world *w, struct node *n);
 uint64_t disk_delay(struct world *w, const struct node *n); /* of a flush */
 
 /* --- sim_start.c: from the start to a role; who meets whom; what the disks know --- */
