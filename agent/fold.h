@@ -11,8 +11,4 @@
 /* From now on, in the background. Nobody may drop private pages any more. Blocks without an image are passed over. */
 int fold_start(const struct ram *ram, struct errtext *err);
 
-/* Held by whoever needs the images to stay as they are. */
-void fold_pause(void);
-void fold_resume(void);
-
 #endif

@@ -10,10 +10,10 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "fold.h"
 #include "pagemap.h"
 
 #define LANES 8
@@ -45,39 +45,56 @@ uint64_t hash_page(const uint8_t *page, uint32_t block, uint64_t offset)
 	return sum;
 }
 
+/* Which pages of a block were counted already; the largest block's fits */
+static struct {
+	uint8_t *bits;
+	uint64_t room; /* pages */
+} seen;
+
+static int forget_seen(uint64_t pages, struct errtext *err)
+{
+	if (pages > seen.room) {
+		uint8_t *p = realloc(seen.bits, pages / 8 + 1);
+
+		if (!p)
+			return agent_fail(err, -ENOMEM, "hash of RAM: out of memory");
+		seen.bits = p;
+		seen.room = pages;
+	}
+	memset(seen.bits, 0, pages / 8 + 1);
+	return 0;
+}
+
+static bool first_time(uint64_t page)
+{
+	uint8_t bit = 1u << page % 8;
+	bool first = !(seen.bits[page / 8] & bit);
+
+	seen.bits[page / 8] |= bit;
+	return first;
+}
+
 static uint64_t hash_range(const struct ram_block *b, uint32_t index, uint64_t at, uint64_t end)
 {
 	uint64_t sum = 0;
 
 	for (; at < end; at += PAGE)
-		sum += hash_page(b->host + at, index, at);
+		if (first_time(at / PAGE))
+			sum += hash_page(b->host + at, index, at);
 	return sum;
 }
 
-static bool in_hole(const struct ram_block *b, uint64_t at)
-{
-	off_t data = lseek(b->image_fd, at, SEEK_DATA);
-
-	return data < 0 ? errno == ENXIO : (uint64_t)data > at;
-}
-
-/* pages of a view that lie in a hole of the image, @all: pages anywhere */
-static int hash_listed(const struct ram_block *b, uint32_t index, enum pagemap_what what,
-		       bool all, uint64_t *sum, struct errtext *err)
+static int hash_listed(const struct ram_block *b, uint32_t index, enum pagemap_what what, uint64_t *sum,
+		       struct errtext *err)
 {
 	static struct pagemap_iter it;
 	int n;
 
 	pagemap_begin(&it, what, b->host, b->size);
 	while ((n = pagemap_next(&it, err)) > 0)
-		for (int i = 0; i < n; i++) {
-			uint64_t at = it.region[i].start - (uintptr_t)b->host;
-			uint64_t end = it.region[i].end - (uintptr_t)b->host;
-
-			for (; at < end; at += PAGE)
-				if (all || in_hole(b, at))
-					*sum += hash_page(b->host + at, index, at);
-		}
+		for (int i = 0; i < n; i++)
+			*sum += hash_range(b, index, it.region[i].start - (uintptr_t)b->host,
+					   it.region[i].end - (uintptr_t)b->host);
 	return n;
 }
 
@@ -95,7 +112,10 @@ static bool any_swapped(void)
 	return !f || kib;
 }
 
-/* what the image holds, as the guest sees it, then what the guest wrote where it holds nothing */
+/*
+ * What the image holds, as the guest sees it, then what the guest wrote where it holds nothing. The image may lose pages
+ * between the two: by folding (fold.c), and by the kernel, which drops zero pages that were only ever read.
+ */
 static int hash_view(const struct ram_block *b, uint32_t index, uint64_t *sum, struct errtext *err)
 {
 	off_t at = 0, end;
@@ -109,8 +129,8 @@ static int hash_view(const struct ram_block *b, uint32_t index, uint64_t *sum, s
 	}
 	if (errno != ENXIO)
 		return agent_fail(err, -errno, "image of %s: %s", b->name, strerror(errno));
-	/* MAPPED has them, and what is untouched as well: zeroes, at the price of populating them */
-	return hash_listed(b, index, any_swapped() ? PAGEMAP_MAPPED : PAGEMAP_PRIVATE, false, sum, err);
+	/* MAPPED has what is swapped out, and what is untouched as well: zeroes, at the price of populating them */
+	return hash_listed(b, index, any_swapped() ? PAGEMAP_MAPPED : PAGEMAP_PRIVATE, sum, err);
 }
 
 int hash_ram(const struct ram *ram, uint64_t *hash, struct errtext *err)
@@ -118,18 +138,19 @@ int hash_ram(const struct ram *ram, uint64_t *hash, struct errtext *err)
 	uint64_t sum = 0;
 	int ret = 0;
 
-	fold_pause(); /* what the image holds, and what it does not, must not change between the two questions */
 	for (unsigned int i = 0; i < ram->n && ret == 0; i++) {
 		const struct ram_block *b = &ram->block[i];
 
+		ret = forget_seen(b->size / PAGE, err);
+		if (ret < 0)
+			break;
 		if (b->image)
 			ret = hash_view(b, i, &sum, err);
 		else if (b->anon)
-			ret = hash_listed(b, i, PAGEMAP_MAPPED, true, &sum, err);
+			ret = hash_listed(b, i, PAGEMAP_MAPPED, &sum, err);
 		else
 			sum += hash_range(b, i, 0, b->size);
 	}
-	fold_resume();
 	*hash = sum;
 	return ret;
 }
