@@ -45,6 +45,7 @@ struct vm {
 	struct qmp *qmp;
 	int agent_fd;         /* our end of the socketpair, for the agent link */
 	bool dying;           /* its end is expected */
+	bool ended;           /* and was told to the core, though the process may still be there */
 	bool qmp_asked;       /* a question of watchdog.c has no answer yet, */
 	uint64_t qmp_silent_us; /* for so long */
 };
@@ -573,7 +574,7 @@ struct daemon {
 	struct control *control;
 	struct notify *notify;
 	struct explain *explain;
-	uv_timer_t announce, linger, seed_poll, start_limit, follow, say, pet;
+	uv_timer_t announce, linger, seed_poll, start_limit, follow, say, pet, vm_look;
 	struct run_options options;
 	bool undecided;         /* all but the role is known */
 	enum start_owner owner; /* at the start: who has the arbiter's record, */

@@ -10,6 +10,7 @@
  * handle eight (bench/RESULTS.md). The daemon, which has little to do, stays an ordinary process.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -24,6 +25,8 @@
 #include "daemon/daemon.h"
 
 #define MAX_ARGS 128
+#define LOOK_MS 20
+#define PF_EXITING 4u /* linux/sched.h */
 #define VM_SPAWN (SPAWN_BATCH | SPAWN_OOM)
 /* where the child finds its ends; then, NBD connection and boundary socket of each disk, counters of the
  * network namespace, TAP and packet socket of each NIC */
@@ -191,6 +194,17 @@ static void control_args(struct args *a, enum vm_kind kind)
 	}
 }
 
+static void ended(struct daemon *d)
+{
+	d->vm.ended = true;
+	uv_timer_stop(&d->vm_look);
+	if (d->core.state == CORE_STARTING)
+		daemon_fail_start(d, "%s did not start; see %s/qemu.log", d->cfg->qemu,
+				  daemon_state_dir(d));
+	else
+		daemon_event(d, (struct core_event){ .type = CORE_EV_VM_DIED });
+}
+
 static void on_exit_event(void *opaque, int events)
 {
 	struct daemon *d = opaque;
@@ -207,11 +221,40 @@ static void on_exit_event(void *opaque, int events)
 	log_error("QEMU has ended (%s %d); its messages are in %s/qemu.log",
 		  WIFSIGNALED(status) ? "signal" : "exit status",
 		  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), daemon_state_dir(d));
-	if (d->core.state == CORE_STARTING)
-		daemon_fail_start(d, "%s did not start; see %s/qemu.log", d->cfg->qemu,
-				  daemon_state_dir(d));
-	else
-		daemon_event(d, (struct core_event){ .type = CORE_EV_VM_DIED });
+	if (!vm->ended)
+		ended(d);
+}
+
+/* Has the process begun to end? flags is the seventh word after its name (proc_pid_stat(5)). */
+static bool is_ending(pid_t pid)
+{
+	char path[40], text[512], *name_end;
+	unsigned int flags = 0;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = 0;
+	name_end = strrchr(text, ')');
+	return name_end && sscanf(name_end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && flags & PF_EXITING;
+}
+
+/* A pidfd, and QEMU's sockets, say that it has ended only when all its memory has been given back, and that
+ * takes half a second for a large VM or on a busy host. */
+static void on_look(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+	struct vm *vm = &d->vm;
+
+	if (!vm->child.pid || vm->dying || vm->ended || !is_ending(vm->child.pid))
+		return;
+	log_error("QEMU is ending");
+	ended(d);
 }
 
 static void on_qmp_event(void *opaque, const char *event, json_t *data)
@@ -318,6 +361,7 @@ int vm_start(struct daemon *d, enum vm_kind kind)
 	vm->exit_watch = watch_new(&d->loop, vm->child.pidfd, UV_READABLE, on_exit_event, d);
 	vm->qmp = qmp_new(&d->loop, ours[0], on_qmp_event, d);
 	vm->agent_fd = ours[1];
+	uv_timer_start(&d->vm_look, on_look, LOOK_MS, LOOK_MS);
 	return 0;
 }
 
@@ -326,6 +370,7 @@ void vm_kill(struct daemon *d)
 	struct vm *vm = &d->vm;
 
 	vm->dying = true;
+	uv_timer_stop(&d->vm_look);
 	agentlink_close(d);
 	watch_free(vm->exit_watch);
 	vm->exit_watch = NULL;

@@ -34,6 +34,7 @@ struct daemon *stub_daemon(bool primary)
 
 	if (!done) {
 		uv_loop_init(&d.loop);
+		uv_timer_init(&d.loop, &d.vm_look);
 		uv_timer_init(&d.loop, &d.peer.retry);
 		uv_timer_init(&d.loop, &d.seed_poll);
 		uv_timer_init(&d.loop, &d.linger);
