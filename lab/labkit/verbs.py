@@ -315,7 +315,9 @@ def do_slow(lab, options):
     lab.require().lock()
     runs = proc.alive(lab.data.get("slow"))
     if options.off:
-        proc.kill_recorded(lab.data.pop("slow", None))
+        recorded = lab.data.pop("slow", None)
+        if recorded:
+            proc.kill_pid(recorded["pid"], lambda _: proc.alive(recorded))
         lab.save()
         net.join_replication(lab)
         net.set_segments(lab, True)
