@@ -19,7 +19,7 @@ import pairlab
 OTHER = {"a": "b", "b": "a"}
 FAULTS = ["kill", "kill-vm", "kill-daemon"]
 HERE = os.path.dirname(os.path.realpath(__file__))
-TRIES = 4
+TRIES = 6
 CALM = 5  # seconds of lock-step that are looked at
 GAP = 10.0  # seconds; what is promised is measured elsewhere, on a machine that is not busy with tests
 
@@ -73,6 +73,8 @@ class Test:
             self.loads.append(Load(self.pair, f"{len(self.loads)}-{i}"))
             if self.mode == "checkpoint" or self.translated(OTHER[self.primary]) >= self.expected():
                 return
+            print(f"  {self.translated(OTHER[self.primary])} of {self.expected()} are translated: a checkpoint came")
+            print(self.pair.colo(self.primary, "explain"), flush=True)
             self.loads.pop().end()
         raise AssertionError("a checkpoint came between each time")
 
@@ -125,7 +127,8 @@ def main():
     p.add_argument("--mode", default="colo", choices=["colo", "checkpoint"])
     options = p.parse_args()
     with pairlab.Pair("translated", "--mode", options.mode, "--mem", "384M",
-                      "--set", "protection.periodic=600s") as pair:
+                      "--set", "protection.periodic=600s", "--set", "protection.wait-min=1s",
+                      "--set", "protection.wait-max=2s") as pair: # a fresh SVM is slow to fork
         longlived.start_guest(pair)
         test = Test(pair, options.mode)
         for number in range(options.rounds):
