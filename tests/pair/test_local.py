@@ -57,7 +57,7 @@ class Local(Pair):
     def __init__(self):
         # the state directory of b is small; both hosts take each other back at once, however often that is
         subprocess.run(["mkdir", "-p", STATE], check=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "colo-local", STATE], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M,mode=700", "colo-local", STATE], check=True)
         super().__init__(NAME, "--set", f"host b.state={STATE}")
         self.probe = None
 
