@@ -56,12 +56,10 @@ class Partition(Pair):
 
     def __enter__(self):
         super().__enter__()
-        self.labs = state.Lab(self.name)
         self.watch = Talker(self, "watch")
         self.watch.read("watching")
         self.probe = Talker(self, "exec", "client", "--", "/usr/bin/python3", os.path.join(ROOT, "bench", "probe.py"), self.ip)
-        self.probe.read("silences")
-        self.table = []
+        self.probe.read("ready")
         return self
 
     def states(self):
@@ -113,7 +111,6 @@ class Partition(Pair):
         return max((length for _, length in said["silences"]), default=0.0)
 
     def report(self, name, kind, before, winner, gap, seconds):
-        self.table.append((name, winner == before, gap))
         print(f"{kind:8} {name:28} {before} was primary, {winner} serves; silence {gap * 1000:6.0f} ms; protected "
               f"{seconds:4.1f} s after the link was back", flush=True)
 
@@ -152,7 +149,7 @@ def unreachable(pair, kind):
 
 
 def arbiter_pids(pair):
-    return [recorded["pid"] for recorded in pair.labs._read()["arbiter_main"].values()]
+    return [recorded["pid"] for recorded in state.Lab(pair.name).data["arbiter_main"].values()]
 
 
 def late(pair, kind):
@@ -230,6 +227,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("arbiter", nargs="*")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1)) # a time limit clears away, too
     for kind in options.arbiter or ["witness"]:
         run(kind, options.rounds)
     print("test_partition: ok")
