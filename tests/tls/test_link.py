@@ -479,7 +479,7 @@ def test_control_is_roots(w):
         raise Failure(f"modes {modes}")
     code = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({path!r}); " \
            "print(s.recv(1000).decode())"
-    nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "python3", "-c", code]
+    nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "/usr/bin/python3", "-c", code]
     r = subprocess.run(nobody, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
     if r.returncode == 0 or b"Permission denied" not in r.stderr:
         raise Failure(f"{r}")
