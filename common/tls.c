@@ -344,32 +344,45 @@ static void name_peer(struct tls *t)
 	gnutls_x509_crt_deinit(crt);
 }
 
-int tls_handshake(struct tls *t)
+/* 0, -EAGAIN, or it failed. Not to be called again after 0: GnuTLS would renew the keys. */
+static int shake(struct tls *t)
 {
 	int r;
 
-	if (t->err)
-		return t->err;
-	if (!t->s)
-		return 0;
-	if (!t->looked && look(t) < 0)
-		return t->err;
 	do
 		r = gnutls_handshake(t->s);
 	while (retry(r));
-	if (r < 0 && gnutls_error_is_fatal(r)) {
-		fail_handshake(t, r);
-		if (t->unknown_user)
-			gnutls_alert_send(t->s, GNUTLS_AL_FATAL, GNUTLS_A_UNKNOWN_PSK_IDENTITY);
-		else
-			gnutls_alert_send_appropriate(t->s, r);
-		flush_out(t);
+	if (r >= 0 || !gnutls_error_is_fatal(r))
+		return r < 0 ? -EAGAIN : 0;
+	fail_handshake(t, r);
+	if (t->unknown_user)
+		gnutls_alert_send(t->s, GNUTLS_AL_FATAL, GNUTLS_A_UNKNOWN_PSK_IDENTITY);
+	else
+		gnutls_alert_send_appropriate(t->s, r);
+	flush_out(t);
+	return t->err;
+}
+
+int tls_handshake(struct tls *t)
+{
+	int r = 0, sent;
+
+	if (t->err || !t->s)
 		return t->err;
+	if (!t->looked && look(t) < 0)
+		return t->err;
+	if (!t->shaken) {
+		r = shake(t);
+		if (r < 0 && r != -EAGAIN)
+			return r;
+		t->shaken = r == 0;
+		if (t->shaken)
+			name_peer(t);
 	}
-	if (flush_out(t) == -EAGAIN || r < 0)
-		return t->io_errno ? fail_io(t, -t->io_errno) : -EAGAIN;
-	name_peer(t);
-	return 0;
+	sent = flush_out(t);
+	if (sent < 0 && sent != -EAGAIN)
+		return fail_io(t, sent);
+	return r < 0 ? r : sent;
 }
 
 short tls_events(const struct tls *t)

@@ -34,6 +34,7 @@ struct tls {
 	int fd;
 	enum tls_end end;
 	bool looked;      /* at the first byte */
+	bool shaken;      /* the handshake is over; some of it may have to be sent yet */
 	bool eof;         /* the kernel said so */
 	bool closed;      /* the peer said so: nothing more comes */
 	bool unknown_user;
