@@ -79,10 +79,25 @@ static ssize_t push(gnutls_transport_ptr_t arg, const void *p, size_t n)
 	return n;
 }
 
+/* Anything but TLS has another first byte: say so rather than what GnuTLS makes of it. */
+static bool begins_as_tls(struct tls *t, uint8_t first)
+{
+	t->looked = true;
+	if (first == FIRST_HANDSHAKE || first == FIRST_ALERT)
+		return true;
+	t->err = -EPROTONOSUPPORT;
+	snprintf(t->error, sizeof(t->error), "it speaks no TLS ([tls] mode = off there?)");
+	return false;
+}
+
 static ssize_t receive(struct tls *t, void *p, size_t n)
 {
 	ssize_t r = recv(t->fd, p, n, MSG_DONTWAIT);
 
+	if (r > 0 && !t->looked && !begins_as_tls(t, *(uint8_t *)p)) {
+		gnutls_transport_set_errno(t->s, EPROTO);
+		return -1;
+	}
 	t->eof = t->eof || r == 0;
 	if (r < 0) {
 		if (errno != EAGAIN && errno != EINTR)
@@ -309,20 +324,6 @@ static bool retry(int r)
 
 /* --- handshake --- */
 
-/* Anything but TLS has another first byte: say so rather than what GnuTLS makes of it. */
-static int look(struct tls *t)
-{
-	uint8_t first;
-	ssize_t n = recv(t->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
-
-	if (n <= 0)
-		return 0;
-	t->looked = true;
-	if (first == FIRST_HANDSHAKE || first == FIRST_ALERT)
-		return 0;
-	return fail(t, -EPROTONOSUPPORT, "it speaks no TLS ([tls] mode = off there?)");
-}
-
 static void name_peer(struct tls *t)
 {
 	const char *user = t->end == TLS_SERVER ? gnutls_psk_server_get_username(t->s) : t->creds->client_user;
@@ -354,6 +355,8 @@ static int shake(struct tls *t)
 	while (retry(r));
 	if (r >= 0 || !gnutls_error_is_fatal(r))
 		return r < 0 ? -EAGAIN : 0;
+	if (t->err) /* no TLS there, that would understand an alert */
+		return t->err;
 	fail_handshake(t, r);
 	if (t->unknown_user)
 		gnutls_alert_send(t->s, GNUTLS_AL_FATAL, GNUTLS_A_UNKNOWN_PSK_IDENTITY);
@@ -368,8 +371,6 @@ int tls_handshake(struct tls *t)
 	int r = 0, sent;
 
 	if (t->err || !t->s)
-		return t->err;
-	if (!t->looked && look(t) < 0)
 		return t->err;
 	if (!t->shaken) {
 		r = shake(t);
