@@ -160,9 +160,6 @@ enum core_action_type {
 	CORE_ACT_EXIT,          /* end the daemon; .status */
 };
 
-/* Exit status of a daemon that is to be started again: what ended is this node's part of the VM, not the VM. */
-#define CORE_EXIT_AGAIN 75
-
 struct core_action {
 	enum core_action_type type;
 	uint64_t epoch;
