@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * vm_args.h - QEMU's command line, and which descriptors it inherits
+ */
+#ifndef COLO_VM_ARGS_H
+#define COLO_VM_ARGS_H
+
+#include "daemon/daemon.h"
+
+/* Where the child finds its ends; then, NBD connection and boundary socket of each disk, counters of the
+ * network namespace, TAP and packet socket of each NIC. */
+enum { VM_QMP_FD = 3, VM_AGENT_FD, VM_FIRST_DISK_FD };
+#define VM_MAX_FDS (VM_FIRST_DISK_FD - VM_QMP_FD + 2 * CONFIG_DISKS_MAX + NIC_FDS(CONFIG_NICS_MAX))
+#define VM_MAX_ARGS 128
+
+struct vm_args {
+	char *v[VM_MAX_ARGS]; /* ends with NULL */
+	unsigned int n;
+	bool failed;
+};
+
+/* 0 or -errno; either way vm_args_free() */
+int vm_args_build(struct daemon *d, struct vm_args *a, enum vm_kind kind);
+void vm_args_free(struct vm_args *a);
+
+#endif
