@@ -7,6 +7,7 @@
  * the inherited socket fd. It takes no signals, which belong to QEMU's threads, and ends when the
  * daemon does; the VM goes on regardless.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -268,12 +269,16 @@ static int plugin_api(void)
 	return v.major >= 10 ? 4 : v.major >= 9 ? 2 : 1;
 }
 
+/* By a symbol, for a program that its dynamic loader was told to run has the loader's name; or by its name, for
+ * a build without modules exports no symbol. */
 static bool in_qemu(void)
 {
 	char exe[4096];
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 	const char *name;
 
+	if (dlsym(RTLD_DEFAULT, "qemu_get_aio_context"))
+		return true;
 	if (n <= 0)
 		return false;
 	exe[n] = '\0';
