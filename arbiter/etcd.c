@@ -82,8 +82,19 @@ static void file_option(CURL *c, CURLoption option, const struct arbiter_config 
 	char path[sizeof(cfg->tls_dir) + 32];
 
 	snprintf(path, sizeof(path), "%s/%s", cfg->tls_dir, name);
-	if (access(path, R_OK) == 0)
+	if (access(path, F_OK) == 0)
 		curl_easy_setopt(c, option, path);
+}
+
+/* Without that file the system's authorities would do, of whom any may speak for any host; and curl does not name it. */
+static int check_authority(struct arbiter *a)
+{
+	char path[sizeof(a->cfg->tls_dir) + 32];
+
+	snprintf(path, sizeof(path), "%s/ca-cert.pem", a->cfg->tls_dir);
+	if (!*a->cfg->tls_dir || access(path, R_OK) == 0)
+		return 0;
+	return arbiter_unknown(a, -errno, "[arbiter] tls-dir: %s: %s", path, strerror(errno));
 }
 
 static void set_options(CURL *c, const struct member *m, struct reply *reply, char error[CURL_ERROR_SIZE])
@@ -384,8 +395,11 @@ static int each_member(struct arbiter *a, uint64_t generation, struct arbiter_re
 	uint64_t revision;
 	unsigned int i, k;
 	uint64_t limit;
-	int s = -ETIMEDOUT;
+	int s = check_authority(a);
 
+	if (s < 0)
+		return s;
+	s = -ETIMEDOUT;
 	split(a->cfg->address);
 	arbiter_unknown(a, s, "no time was left to ask etcd");
 	for (i = 0; i < e.n; i++) {

@@ -22,8 +22,8 @@ def _certtool(*words):
         raise LabError(f"certtool: {result.stdout.strip()}")
 
 
-def _certificates(path, hosts):
-    """A CA, and one certificate for each end that is good for all @hosts, which share the directory."""
+def certificates(path, hosts, owner="lab"):
+    """A CA, and one certificate of @owner's for each end that is good for all @hosts, which share the directory."""
     def file(name):
         return os.path.join(path, name)
 
@@ -31,9 +31,10 @@ def _certificates(path, hosts):
     _certtool("--generate-privkey", "--ecc", "--outfile", file("ca-key.pem"))
     _certtool("--generate-self-signed", "--load-privkey", file("ca-key.pem"), "--template", file("ca.template"),
               "--outfile", file("ca-cert.pem"))
-    names = "".join(f"dns_name = {host}\n" for host in hosts)
+    names = "".join(f"{'ip_address' if host[0].isdigit() else 'dns_name'} = {host}\n" for host in hosts)
     for end in "server", "client":
-        _write(file("template"), f"cn = lab\n{names}signing_key\ntls_www_{end}\nexpiration_days = 365\n")
+        uses = "tls_www_client\n" + "tls_www_server\n" * (end == "server")   # etcd's gateway is a client of etcd
+        _write(file("template"), f"cn = {owner}\n{names}signing_key\n{uses}expiration_days = 365\n")
         _certtool("--generate-privkey", "--ecc", "--outfile", file(f"{end}-key.pem"))
         os.chmod(file(f"{end}-key.pem"), 0o600)
         _certtool("--generate-certificate", "--load-privkey", file(f"{end}-key.pem"), "--load-ca-certificate",
@@ -47,7 +48,7 @@ def make(path, kind, hosts):
         return {"mode": "off"}
     os.makedirs(path, mode=0o700, exist_ok=True)
     if kind == "x509":
-        _certificates(path, hosts)
+        certificates(path, hosts)
     else:
         _write(os.path.join(path, "keys.psk"), f"{USER}:{secrets.token_hex(32)}\n")
     return {"mode": kind, "dir": path, "username": USER}

@@ -15,6 +15,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 COLO = os.environ.get("COLO_BIN") or os.path.join(ROOT, "build", "colo")
 HELPER = os.path.join(os.path.dirname(COLO), "arbiter", "colo-arbiter")
 
+sys.path.insert(0, os.path.join(ROOT, "lab"))
+from labkit import keys  # noqa: E402  pylint: disable=wrong-import-position
+
 # arbiter_proto.h
 WITNESS, ETCD, FILE = 1, 2, 3
 TLS = {"off": 0, "psk": 1, "x509": 2}
@@ -38,6 +41,13 @@ def free_port(address="127.0.0.1"):
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.bind((address, 0))
         return s.getsockname()[1]
+
+
+def certificates(directory, owner="web", hosts=("127.0.0.1",)):
+    """A directory with a CA of its own, and @owner's certificates."""
+    os.makedirs(directory)
+    keys.certificates(directory, hosts, owner)
+    return directory
 
 
 class Answer:
@@ -140,10 +150,14 @@ class Witness:
 
 
 class Etcd:
-    """A cluster of @n members on loopback."""
+    """A cluster of @n members on loopback; with @tls_dir clients speak TLS, with certificates of theirs."""
 
-    def __init__(self, directory, n=3, extra=()):
-        self.directory, self.extra = directory, extra
+    def __init__(self, directory, n=3, extra=(), tls_dir=""):
+        self.directory, self.extra, self.tls_dir = directory, extra, tls_dir
+        self.scheme = "https" if tls_dir else "http"
+        if tls_dir:
+            self.extra = ("--client-cert-auth", "--trusted-ca-file", f"{tls_dir}/ca-cert.pem", "--cert-file",
+                          f"{tls_dir}/server-cert.pem", "--key-file", f"{tls_dir}/server-key.pem", *extra)
         self.ports = [(free_port(), free_port()) for _ in range(n)]
         self.members = [None] * n
         for i in range(n):
@@ -152,10 +166,10 @@ class Etcd:
 
     @property
     def urls(self):
-        return [f"http://127.0.0.1:{client}" for client, _ in self.ports]
+        return [f"{self.scheme}://127.0.0.1:{client}" for client, _ in self.ports]
 
     def start(self, i):
-        client, peer = (f"http://127.0.0.1:{port}" for port in self.ports[i])
+        client, peer = self.urls[i], f"http://127.0.0.1:{self.ports[i][1]}"
         cluster = ",".join(f"m{k}=http://127.0.0.1:{port}" for k, (_, port) in enumerate(self.ports))
         with open(f"{self.directory}/etcd{i}.log", "ab") as log:
             self.members[i] = subprocess.Popen(
@@ -164,7 +178,8 @@ class Etcd:
                  "--initial-cluster", cluster, *self.extra], stdout=log, stderr=log)
 
     def works(self):
-        helper = Helper(ETCD, "probe", vm="probe", address=",".join(self.urls))
+        helper = Helper(ETCD, "probe", vm="probe", address=",".join(self.urls),
+                        tls="x509" if self.tls_dir else "off", tls_dir=self.tls_dir)
         try:
             return helper.read(3000).status == 0
         finally:

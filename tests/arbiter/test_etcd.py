@@ -4,6 +4,7 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,6 +138,46 @@ class Password(unittest.TestCase):
         self.etcd.stop(0)
         self.etcd.start(0)
         wait_until(lambda: a.claim(2, 3000).status == WON, 20, "a claim with a new token")
+
+
+class Https(unittest.TestCase):
+    """A cluster that speaks TLS and wants certificates of its clients."""
+
+    def setUp(self):
+        self.dir = arblib.temporary()
+        self.addCleanup(subprocess.run, ["rm", "-rf", self.dir], check=False)
+        self.keys = arblib.certificates(f"{self.dir}/keys")
+        self.etcd = arblib.Etcd(self.dir, 1, tls_dir=self.keys)
+        self.addCleanup(self.etcd.close)
+
+    def claim(self, generation, tls_dir, tls="x509", scheme="https"):
+        helper = arblib.Helper(ETCD, "a", address=self.etcd.urls[0].replace("https", scheme), tls=tls, tls_dir=tls_dir)
+        self.addCleanup(helper.close)
+        return helper.claim(generation, 3000)
+
+    def without(self, *names):
+        directory = f"{self.dir}/without-{'-'.join(names)}"
+        shutil.copytree(self.keys, directory)
+        for name in names:
+            os.remove(os.path.join(directory, name))
+        return directory
+
+    def test_certificates(self):
+        self.assertEqual(self.claim(1, self.keys).status, WON)
+        stranger = arblib.certificates(f"{self.dir}/stranger")
+        other_host = arblib.certificates(f"{self.dir}/other-host", hosts=("localhost",))
+        no_client = self.without("client-cert.pem", "client-key.pem")
+        for said in (self.claim(2, stranger), self.claim(2, other_host), self.claim(2, no_client), self.claim(2, "", "off"),
+                     self.claim(2, self.keys, scheme="http")):
+            self.assertLess(said.status, 0)
+            self.assertRegex(said.error, "127.0.0.1")
+        self.assertEqual(self.claim(2, self.keys).status, WON)
+
+    def test_no_authority(self):
+        """The system's authorities are no substitute for a file that is missing."""
+        said = self.claim(1, self.without("ca-cert.pem"))
+        self.assertLess(said.status, 0)
+        self.assertRegex(said.error, "ca-cert.pem")
 
 
 class Nonsense(unittest.TestCase):

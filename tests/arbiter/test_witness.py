@@ -358,6 +358,43 @@ class Keys(Base, unittest.TestCase):
         self.assertNotIn("a does not get", self.witness.said())
 
 
+
+class Certificates(Base, unittest.TestCase):
+    """All of the rules again with certificates, and what they are for."""
+    ROUNDS = 40
+
+    def prepare(self):
+        self.keys = arblib.certificates(f"{self.dir}/keys")
+        access = os.path.join(self.dir, "access")
+        with open(access, "w", encoding="ascii") as f:
+            f.write("web web.2\n")
+        self.witness = arblib.Witness(os.path.join(self.dir, "state"), "--tls", "x509", "--tls-dir", self.keys,
+                                      "--access", access)
+        self.addCleanup(lambda: self.witness.stop())
+
+    def helper(self, node, vm="web", **settings):
+        return super().helper(node, vm, **{"tls": "x509", "tls_dir": self.keys, **settings})
+
+    def test_owner(self):
+        self.check_unknown(self.ask("a", vm="db"), "refuses: the key of 'web' is not for VM db")
+
+    def test_strangers(self):
+        """Another authority, no authority, another host's name, no certificate."""
+        for name, hosts in (("stranger", ("127.0.0.1",)), ("elsewhere", ("localhost",))):
+            self.check_unknown(self.ask("a", tls_dir=arblib.certificates(f"{self.dir}/{name}", hosts=hosts)), "the witness 127.0.0.1")
+        os.remove(f"{self.dir}/stranger/ca-cert.pem")
+        self.check_unknown(self.ask("a", tls_dir=f"{self.dir}/stranger"), "tls-dir.*ca-cert.pem")
+        self.check_unknown(self.ask("a", tls="off"), "127.0.0.1")
+        self.assertEqual(self.ask("a").read().record(), (0, ""))
+
+    def test_witness_elsewhere(self):
+        """A witness whose certificate is another's is not believed."""
+        keys = arblib.certificates(f"{self.dir}/localhost", hosts=("localhost",))
+        other = arblib.Witness(os.path.join(self.dir, "other"), "--tls", "x509", "--tls-dir", keys)
+        self.addCleanup(lambda: other.stop())
+        self.check_unknown(self.ask("a", address=other.address, tls_dir=keys), "certificate")
+
+
 class Nonsense(unittest.TestCase):
     """Whatever answers in the witness' place is not won."""
 
