@@ -2,7 +2,7 @@
  *
  * agent.c - how the agent gets into QEMU, and its thread
  *
- * QEMU loads this library by `-plugin FILE,fd=N[,nic=T:S:C][,diskfd=N]...`, or LD_PRELOAD does,
+ * QEMU loads this library by `-plugin FILE,fd=N[,ram=N][,nic=T:S:C][,diskfd=N]...`, or LD_PRELOAD does,
  * with COLO_AGENT="fd=N,..." in the environment. A thread of its own then serves the daemon over
  * the inherited socket fd. It takes no signals, which belong to QEMU's threads, and ends when the
  * daemon does; the VM goes on regardless.
@@ -22,6 +22,7 @@
 #include "clock.h"
 #include "ops.h"
 #include "qemu.h"
+#include "standby.h"
 #include "util.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -34,12 +35,13 @@ EXPORT int qemu_plugin_install(uint64_t id, const void *info, int argc, char **a
 
 static struct {
 	int fd;
+	int ram_fd; /* -1: driver direct */
 	int disk_fd[AGENT_MAX_DISKS];
 	unsigned int disks;
 	struct nic nic[AGENT_MAX_NICS];
 	unsigned int nics;
 	pthread_t thread;
-} agent = { .fd = -1 };
+} agent = { .fd = -1, .ram_fd = -1 };
 
 static int parse_fd(const char *text)
 {
@@ -71,22 +73,28 @@ static int parse_disk(const char *text)
 	return fd < -1 ? fd : 0;
 }
 
+static int parse_one(const char *text, int *to)
+{
+	int fd = parse_fd(text);
+
+	if (fd < -1)
+		return fd;
+	*to = fd;
+	return 0;
+}
+
 /* one "key=value" */
 static int parse_arg(const char *arg)
 {
-	int fd;
-
 	if (!strncmp(arg, "nic=", 4))
 		return parse_nic(arg + 4);
 	if (!strncmp(arg, "diskfd=", 7))
 		return parse_disk(arg + 7);
-	if (strncmp(arg, "fd=", 3))
-		return -EINVAL;
-	fd = parse_fd(arg + 3);
-	if (fd < -1)
-		return fd;
-	agent.fd = fd;
-	return 0;
+	if (!strncmp(arg, "ram=", 4))
+		return parse_one(arg + 4, &agent.ram_fd);
+	if (!strncmp(arg, "fd=", 3))
+		return parse_one(arg + 3, &agent.fd);
+	return -EINVAL;
 }
 
 /* --- messages --- */
@@ -192,6 +200,13 @@ static bool hello(const struct driver *drv, const struct errtext *err, struct ag
 	return answer(reply);
 }
 
+static const struct driver *find_driver(struct errtext *err)
+{
+	const struct driver *drv = agent.ram_fd >= 0 ? standby_open(agent.ram_fd, err) : driver_find(err);
+
+	return drv && drv->attach(err) == 0 ? drv : NULL;
+}
+
 static void *serve(void *unused)
 {
 	static struct agent_reply reply;
@@ -201,9 +216,7 @@ static void *serve(void *unused)
 
 	(void)unused;
 	clock_start();
-	drv = driver_find(&err);
-	if (drv && drv->attach(&err) < 0)
-		drv = NULL;
+	drv = find_driver(&err);
 	if (drv)
 		ops_init(drv, agent.nic, agent.nics, agent.disk_fd, agent.disks);
 	if (!hello(drv, &err, &reply))
@@ -231,6 +244,8 @@ static int start(void)
 	for (unsigned int i = 0; i < agent.disks; i++)
 		if (fcntl(agent.disk_fd[i], F_SETFD, FD_CLOEXEC) < 0)
 			return -EBADF;
+	if (agent.ram_fd >= 0 && fcntl(agent.ram_fd, F_SETFD, FD_CLOEXEC) < 0)
+		return -EBADF;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = -pthread_create(&agent.thread, NULL, serve, NULL);
@@ -250,7 +265,7 @@ EXPORT int qemu_plugin_install(uint64_t id, const void *info, int argc, char **a
 			return -1;
 		}
 	if (start() < 0) {
-		fprintf(stderr, "colo-agent: fd and diskfd must be open sockets\n");
+		fprintf(stderr, "colo-agent: fd and diskfd must be open sockets, ram an open file\n");
 		return -1;
 	}
 	return 0;
@@ -299,7 +314,7 @@ static void start_preloaded(const char *args)
 			return;
 		}
 	if (start() < 0)
-		fprintf(stderr, "colo-agent: fd and diskfd must be open sockets\n");
+		fprintf(stderr, "colo-agent: fd and diskfd must be open sockets, ram an open file\n");
 }
 
 /* Preloaded, this runs before QEMU's own constructors, so QEMU must not be called from here. */

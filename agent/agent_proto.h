@@ -16,7 +16,7 @@
 
 #include <stdint.h>
 
-#define AGENT_PROTO_VERSION 1
+#define AGENT_PROTO_VERSION 2
 #define AGENT_MAX_BLOCKS 64
 #define AGENT_BLOCK_NAME 64
 #define AGENT_PAGE_SIZE 4096u
@@ -39,22 +39,44 @@ enum agent_op {
 	AGENT_SERVE,      /* an SVM has taken over: what it writes is RAM for good, no APPLY comes any more */
 	AGENT_PING,       /* pass through QEMU's main loop, do nothing. The only one that may be asked while another
 			   * has no answer, or be followed by one */
+	AGENT_LOADED,     /* secondary, driver standby only: device state was loaded over QMP, the VM has not run
+			   * since: drop what that wrote, drain the NICs, marker, [hash] (reply.apply) */
 };
 
 /*
- * Plugin arguments: fd=N (this socket); nic=T:S:C for each NIC (its TAP, the daemon's packet socket, the
+ * Plugin arguments: fd=N (this socket); ram=N (driver standby, below);
+ * nic=T:S:C for each NIC (its TAP, the daemon's packet socket, the
  * counters of the TAP's network namespace, that is /proc/net/dev; none: no marker); diskfd=N for each
  * disk that the VM can write to (a control socket of its disk manager, disk/disk_proto.h; none: no disk boundary).
  * CHECKPOINT, with diskfd: after the drain and while the VM is stopped, the agent sends DISK_BOUNDARY
  * with the epoch on each diskfd, and has the answers of all before the VM runs on, so that the boundary lies in
  * each disk's stream exactly where it lies in the VM's life. An error of one of them, or no answer within
  * 200 ms, fails the checkpoint. (-ETIMEDOUT and -EPIPE come from nothing else: a disk manager is silent, or gone.)
+ *
+ * Drivers. Without ram= the agent drives QEMU by functions of QEMU's own (hello.driver "direct"). With ram=N it uses
+ * none ("standby"): the daemon stops, saves, loads and runs the VM by QMP, and the agent sees to RAM, disk and network.
+ * N is the file (a memfd of full size) that QEMU has the guest's RAM in:
+ *	-object memory-backend-file,id=ram0,size=SIZE,mem-path=/proc/self/fd/N,share=on -machine ...,memory-backend=ram0
+ * so that a migration with the capability x-ignore-shared leaves RAM out. All other RAM blocks are in that stream.
+ * The VM must be stopped, by QMP, for TRACK, CHECKPOINT, VIEW, APPLY, and LOADED: requests do not pass through
+ * the main loop.
+ *	SETUP		QEMU must have made its RAM: answered QMP once. One block, "ram", of the file's size
+ *	SELFTEST	is RAM found, do write protection and page map work on it?
+ *	CHECKPOINT	after QEMU has saved its state (migration completed, query-status is "postmigrate"; an event of
+ *			the migration comes earlier than that, and `cont` in between would abort QEMU): all but
+ *			stopping, saving and running. device_bytes, stop_ns, save_ns, cont_ns, pause_ns, ran_at_ns are 0
+ *	VIEW		the image is the file itself, with what is in it
+ *	APPLY		with STAGED: pages go into the image. All other SVMs with a view of this file must stand still,
+ *			for pages that they did not write change under them
+ *	LOADED		after the load (query-status is "paused" or "prelaunch"), before `cont`
+ *	PING		answered at once: says nothing about the main loop
+ *	STOP, CONT, flags RUN and LOAD: -ENOSYS. (LOADED is -ENOSYS with driver direct.)
  */
 
 /* request flags */
 #define AGENT_F_RUN    1u /* CHECKPOINT, APPLY: run the VM afterwards */
 #define AGENT_F_LOAD   2u /* APPLY: load the device state, too (off: RAM image only, mode checkpoint) */
-#define AGENT_F_HASH   4u /* CHECKPOINT, APPLY: hash all RAM while the VM is stopped (slow; tests) */
+#define AGENT_F_HASH   4u /* CHECKPOINT, APPLY, LOADED: hash all RAM while the VM is stopped (slow; tests) */
 #define AGENT_F_STAGED 8u /* APPLY: the staging area holds pages to apply (off: only load and run) */
 
 /* daemon -> agent */
@@ -62,7 +84,7 @@ struct agent_request {
 	uint32_t op;    /* enum agent_op */
 	uint32_t flags; /* AGENT_F_* */
 	uint64_t epoch; /* for messages only */
-	uint8_t nonce[AGENT_NONCE]; /* CHECKPOINT, APPLY: goes into the marker frame */
+	uint8_t nonce[AGENT_NONCE]; /* CHECKPOINT, APPLY with LOAD, LOADED: goes into the marker frame */
 	int64_t ran_at_ns;  /* APPLY with LOAD: when the PVM ran on, in CLOCK_MONOTONIC of this host; the
 			     * guest's clocks are advanced by the time since, so that both guests' clocks
 			     * read alike; 0: do not */
@@ -82,7 +104,7 @@ struct agent_reply {
 		struct {
 			uint32_t proto;           /* AGENT_PROTO_VERSION */
 			int32_t major, minor, micro; /* QEMU's version, -1 unknown */
-			char driver[16];          /* "direct" */
+			char driver[16];          /* "direct", "standby" */
 		} hello;
 		struct {
 			uint32_t n;

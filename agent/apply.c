@@ -198,19 +198,51 @@ static int replace_state(struct job *job)
 	return ret < 0 ? ret : ops_mark_nics(job);
 }
 
+int view_may_change(struct job *job, const char *request)
+{
+	if (!ops.viewed)
+		return agent_fail(&job->err, -EINVAL, "%s before VIEW", request);
+	if (ops.serves)
+		return agent_fail(&job->err, -EBUSY, "%s: this VM serves since VIEW", request);
+	return 0;
+}
+
 int apply_check(struct job *job)
 {
 	uint32_t flags = job->req->flags;
+	int ret = view_may_change(job, "APPLY");
 
-	if (!ops.viewed)
-		return agent_fail(&job->err, -EINVAL, "APPLY before VIEW");
-	if (ops.serves)
-		return agent_fail(&job->err, -EBUSY, "APPLY: this VM serves since VIEW");
+	if (ret < 0)
+		return ret;
 	if (job->req->ran_at_ns < 0 || job->req->ran_at_ns > now_ns())
 		return agent_fail(&job->err, -EINVAL, "APPLY: the PVM ran on in the future");
 	if (!(flags & AGENT_F_LOAD) && (flags & AGENT_F_RUN))
 		return agent_fail(&job->err, -EINVAL, "APPLY: cannot run without a load");
 	return flags & AGENT_F_STAGED ? open_staged(job) : 0;
+}
+
+/*
+ * Driver standby: the daemon had QEMU load the devices. What that wrote to RAM is dropped, and what the NICs
+ * hold for the VM is what the old SVM would have read.
+ */
+void loaded_job(void *opaque)
+{
+	struct job *job = opaque;
+	struct agent_reply *reply = job->reply;
+	int64_t t = now_ns();
+
+	job->ret = view_drop(&ops.ram, &reply->apply.dropped, &job->err);
+	reply->apply.drop_ns = now_ns() - t;
+	FAILPOINT("agent-run");
+	for (unsigned int i = 0; i < ops.nics; i++)
+		nic_drain(&ops.nic[i]);
+	if (job->ret == 0)
+		job->ret = ops_mark_nics(job);
+	if (job->ret == 0 && (job->req->flags & AGENT_F_HASH))
+		job->ret = view_check(&ops.ram, &job->err);
+	if (job->ret == 0 && (job->req->flags & AGENT_F_HASH))
+		job->ret = hash_ram(&ops.ram, &reply->apply.hash, &job->err);
+	reply->apply.total_ns = now_ns() - t;
 }
 
 static int run_replaced(struct job *job)

@@ -144,7 +144,7 @@ int hash_ram(const struct ram *ram, uint64_t *hash, struct errtext *err)
 		ret = forget_seen(b->size / PAGE, err);
 		if (ret < 0)
 			break;
-		if (b->image)
+		if (b->image_fd >= 0)
 			ret = hash_view(b, i, &sum, err);
 		else if (b->anon)
 			ret = hash_listed(b, i, PAGEMAP_MAPPED, &sum, err);

@@ -55,7 +55,10 @@ int ops_run(struct job *job, int64_t *cont_ns);
 void checkpoint_job(void *job);
 void view_job(void *job);
 void apply_job(void *job);
+void loaded_job(void *job);
 
+/* Has the VM a view that a checkpoint may come into? @request is named in the refusal. */
+int view_may_change(struct job *job, const char *request);
 /* From the agent's thread, before apply_job(): is the request one, is what is staged sound? */
 int apply_check(struct job *job);
 

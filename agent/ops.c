@@ -22,6 +22,7 @@
 #include "job.h"
 #include "selftest.h"
 #include "stage.h"
+#include "standby.h"
 #include "track.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -226,6 +227,19 @@ static void pong(void *opaque)
 
 /* --- dispatch --- */
 
+/* What the daemon does over QMP with one driver, and the agent with the other, is refused to whom it is not. */
+static int refuse_foreign(struct job *job)
+{
+	uint32_t op = job->req->op, flags = job->req->flags;
+
+	if (ops.drv->by_qmp && (op == AGENT_STOP || op == AGENT_CONT || flags & (AGENT_F_RUN | AGENT_F_LOAD)))
+		return agent_fail(&job->err, -ENOSYS, "driver %s: the daemon stops, loads and runs the VM over QMP",
+				  ops.drv->name);
+	if (!ops.drv->by_qmp && op == AGENT_LOADED)
+		return agent_fail(&job->err, -ENOSYS, "driver %s: APPLY loads by itself", ops.drv->name);
+	return 0;
+}
+
 static void in_main_loop(struct job *job, void (*fn)(void *))
 {
 	if (!set_up())
@@ -240,6 +254,13 @@ static void apply_checked(struct job *job)
 			    : agent_fail(&job->err, -EINVAL, "SETUP first");
 	if (job->ret == 0)
 		ops.drv->call(apply_job, job);
+}
+
+static void loaded_checked(struct job *job)
+{
+	job->ret = view_may_change(job, "LOADED");
+	if (job->ret == 0)
+		ops.drv->call(loaded_job, job);
 }
 
 static void checkpoint_checked(struct job *job)
@@ -257,7 +278,7 @@ static void dispatch(struct job *job, int fds[2])
 		setup(job, fds);
 		break;
 	case AGENT_SELFTEST:
-		job->ret = selftest_run(ops.drv, &job->err);
+		job->ret = ops.drv->by_qmp ? standby_selftest(&job->err) : selftest_run(ops.drv, &job->err);
 		break;
 	case AGENT_TRACK:
 		in_main_loop(job, track);
@@ -273,11 +294,14 @@ static void dispatch(struct job *job, int fds[2])
 		break;
 	case AGENT_VIEW:
 		in_main_loop(job, view_job);
-		if (job->ret == 0)
+		if (job->ret == 0 && !ops.drv->by_qmp)
 			jit_calibrate(ops.drv);
 		break;
 	case AGENT_APPLY:
 		apply_checked(job);
+		break;
+	case AGENT_LOADED:
+		loaded_checked(job);
 		break;
 	case AGENT_STOP:
 		in_main_loop(job, stop);
@@ -297,7 +321,9 @@ void ops_handle(const struct agent_request *req, int fds[2], struct agent_reply 
 {
 	struct job job = { .req = req, .reply = reply };
 
-	dispatch(&job, fds);
+	job.ret = refuse_foreign(&job);
+	if (job.ret == 0)
+		dispatch(&job, fds);
 	reply->status = job.ret;
 	if (job.ret < 0)
 		memcpy(reply->error, job.err.text, sizeof(reply->error));

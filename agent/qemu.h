@@ -20,6 +20,7 @@ struct qemu_version {
 
 struct driver {
 	const char *name; /* as the hello says it, up to 15 characters */
+	bool by_qmp; /* the daemon stops, saves, loads and runs the VM: load() and what follows it may be NULL */
 	/* Can this QEMU be driven this way? -ENOSYS and what is missing otherwise. */
 	int (*probe)(struct errtext *err);
 	/* Wait until QEMU's main loop runs; then call() works. */

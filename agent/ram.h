@@ -19,8 +19,9 @@ struct ram_block {
 	uint64_t size;  /* bytes, whole pages */
 	uint64_t ram_addr; /* where the block begins in QEMU's numbering of all RAM */
 	bool anon;      /* no file behind it: a page that is not mapped reads as zero */
-	int image_fd;   /* memfd of the checkpoint image, -1: this block has no view */
-	uint8_t *image; /* the image, mapped shared */
+	bool in_file;   /* driver standby: a file holds it, the same one before and after a view is made */
+	int image_fd;   /* memfd of the checkpoint image, or with in_file that file; -1: none */
+	uint8_t *image; /* the image, mapped shared; NULL: this block has no view */
 };
 
 struct ram {

@@ -6,7 +6,8 @@
  * twice: shared, where checkpoints are applied, and private, at the very address QEMU knows the block by,
  * where the guest runs. A page the guest writes is copied and stays private; dropping it
  * (MADV_DONTNEED) brings the image's page back. A page it never wrote *is* the image's, so what is
- * applied there needs no copy into the guest. RAM therefore exists once, plus the divergence.
+ * applied there needs no copy into the guest. RAM therefore exists once, plus the divergence. With driver
+ * standby RAM is in a file from the beginning, and that file is the image.
  *
  * Which pages are private is told by write protection (wp.c), because asking the kernel for pages
  * that are not the file's looks at every mapped page's descriptor: 40 ns a page against 2. The slow
@@ -100,14 +101,15 @@ static int make_image(struct ram_block *b, struct errtext *err)
 {
 	void *image;
 
-	b->image_fd = memfd_create(b->name, MFD_CLOEXEC);
-	if (b->image_fd < 0 || ftruncate(b->image_fd, b->size) < 0)
+	if (!b->in_file)
+		b->image_fd = memfd_create(b->name, MFD_CLOEXEC);
+	if (b->image_fd < 0 || (!b->in_file && ftruncate(b->image_fd, b->size) < 0))
 		return agent_fail(err, -errno, "image of %s: %s", b->name, strerror(errno));
 	image = mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_SHARED, b->image_fd, 0);
 	if (image == MAP_FAILED)
 		return agent_fail(err, -errno, "image of %s: %s", b->name, strerror(errno));
 	b->image = image;
-	return copy_block(b, err);
+	return b->in_file ? 0 : copy_block(b, err);
 }
 
 static int map_view(const struct ram_block *b, struct errtext *err)
@@ -125,10 +127,11 @@ static void drop_image(struct ram_block *b)
 {
 	if (b->image)
 		munmap(b->image, b->size);
-	if (b->image_fd >= 0)
+	if (b->image_fd >= 0 && !b->in_file)
 		close(b->image_fd);
 	b->image = NULL;
-	b->image_fd = -1;
+	if (!b->in_file)
+		b->image_fd = -1;
 }
 
 /* Block by block, so that at no time two copies of all RAM exist. */

@@ -150,7 +150,7 @@ def check_selftest(agent_so, where, machine):
     v = qemu.VM("self", where, agent_so, machine=machine, mem=64, extra=["-S"])
     try:
         proto, version, driver = v.agent.hello()
-        assert proto == 1 and driver == "direct" and version[0] >= 7, (proto, version, driver)
+        assert proto == 2 and driver == "direct" and version[0] >= 7, (proto, version, driver)
         v.agent.ask(qemu.SELFTEST)
         assert not running(v)
     finally:
