@@ -42,8 +42,17 @@ class Pair:
                 v.kill()
         self.dir.cleanup()
 
+    # what a pair with disks has more (tests/matrix)
+
+    def vm(self, name, **more):
+        """Start a QEMU."""
+        return qemu.VM(name, self.dir.name, self.agent_so, **self.options, **more)
+
+    def before_apply(self):
+        """The PVM runs on from a checkpoint, the SVM has not begun with it."""
+
     def boot(self):
-        self.pvm = qemu.VM("pvm", self.dir.name, self.agent_so, **self.options)
+        self.pvm = self.vm("pvm")
         self.pvm.agent.hello()
         self.pvm.wait_console("READY")
 
@@ -57,7 +66,7 @@ class Pair:
     def protect(self):
         """From a guest that serves to two VMs that run side by side."""
         ours, theirs = socket.socketpair()
-        self.svm = qemu.VM(f"svm{len(self.ended)}", self.dir.name, self.agent_so, incoming=theirs, **self.options)
+        self.svm = self.vm(f"svm{len(self.ended)}", incoming=theirs)
         theirs.close()
         self.svm.agent.hello()
         qemu.seed(self.pvm, ours)
@@ -85,6 +94,7 @@ class Pair:
         self.epoch += 1
         a = self.pvm.agent.checkpoint(qemu.RUN | more, nonce, self.epoch)
         self.send_state(a["device_bytes"])
+        self.before_apply()
         b = self.svm.agent.apply(qemu.STAGED | qemu.LOAD | more | (qemu.RUN if run_svm else 0),
                                  nonce, a["ran_at"])
         for v in (self.pvm, self.svm):
