@@ -581,7 +581,7 @@ struct daemon {
 	uint64_t owned;         /* of this generation */
 	char waits_for[512];    /* undecided, or secondary: why, and what decides */
 	int announcements;
-	char qemu_version[32], driver[16];
+	char qemu_version[32], driver[16], accel[8]; /* as the start has found them out */
 	char exe_dir[256];      /* where agent and plugin may lie in a build tree */
 	double seed_percent;
 	bool seed_local, seed_remote; /* this side and the peer are done */

@@ -11,9 +11,10 @@
 
 /* What the guest sees of its machine beyond what has a field of its own: must be alike. Paths are not
  * part of it; kernel and initrd come with the seed. FNV-1a, 64 bits. */
-static uint64_t machine_digest(const struct config *c)
+static uint64_t machine_digest(const struct daemon *d)
 {
-	const char *part[3 + AGENT_MAX_NICS] = { c->cpu, c->accel, c->append };
+	const struct config *c = d->cfg;
+	const char *part[3 + AGENT_MAX_NICS] = { c->cpu, d->accel, c->append };
 	uint64_t h = 0xcbf29ce484222325;
 	const char *s;
 	size_t i;
@@ -61,7 +62,7 @@ void hello_fill(struct daemon *d, struct peer_hello *h, enum peer_channel channe
 	h->memory = htobe64(c->memory);
 	h->vcpus = htobe64(c->vcpus);
 	h->mode = htobe64(c->mode);
-	h->digest = htobe64(machine_digest(c));
+	h->digest = htobe64(machine_digest(d));
 	h->disk = htobe16(disk);
 	h->flags = htobe16((start_is_undecided(d) ? PEER_HELLO_UNDECIDED : 0) |
 			   (hello_is_claiming(d) ? PEER_HELLO_CLAIMING : 0));
@@ -70,6 +71,10 @@ void hello_fill(struct daemon *d, struct peer_hello *h, enum peer_channel channe
 	snprintf(h->node, sizeof(h->node), "%s", config_local(c)->name);
 	snprintf(h->machine, sizeof(h->machine), "%s", c->machine);
 	snprintf(h->qemu, sizeof(h->qemu), "%s", d->qemu_version);
+	if (hello_newest(d) >= 5) {
+		snprintf(h->driver, sizeof(h->driver), "%s", d->driver);
+		snprintf(h->accel, sizeof(h->accel), "%s", d->accel);
+	}
 }
 
 static enum peer_status refuse(char *text, size_t size, const char *fmt, ...)
@@ -90,6 +95,20 @@ void hello_text(char *s, size_t size)
 			*s = '?';
 }
 
+/* What each host finds out by itself, unless the configuration says it, must come out alike. */
+static enum peer_status check_found_out(struct daemon *d, const struct peer_hello *h, char *text, size_t size)
+{
+	const char *its = *h->driver ? h->driver : "direct", *me = config_local(d->cfg)->name;
+
+	if (strcmp(its, d->driver))
+		return refuse(text, size, "driver %s on %s, %s on %s: set [vm] driver = standby", its, h->node, d->driver,
+			      me);
+	if (*h->accel && strcmp(h->accel, d->accel))
+		return refuse(text, size, "accelerator %s on %s, %s on %s: set [vm] accel = tcg", h->accel, h->node,
+			      d->accel, me);
+	return PEER_OK;
+}
+
 static enum peer_status check_identity(struct daemon *d, struct peer_hello *h, char *text, size_t size)
 {
 	const struct config *c = d->cfg;
@@ -104,13 +123,13 @@ static enum peer_status check_identity(struct daemon *d, struct peer_hello *h, c
 	if (strcmp(h->qemu, d->qemu_version))
 		return refuse(text, size, "QEMU %s there, %s here: a pair needs the same version", h->qemu,
 			      d->qemu_version);
-	return PEER_OK;
+	return check_found_out(d, h, text, size);
 }
 
 /* after what names more precisely what differs */
 static enum peer_status check_digest(struct daemon *d, const struct peer_hello *h, char *text, size_t size)
 {
-	if (be64toh(h->digest) == machine_digest(d->cfg))
+	if (be64toh(h->digest) == machine_digest(d))
 		return PEER_OK;
 	return refuse(text, size, "NICs, offload, cpu, accel or append differ from those in %s", d->cfg->path);
 }
@@ -212,6 +231,8 @@ enum peer_status hello_check(struct daemon *d, struct peer_hello *h, char *text,
 	hello_text(h->node, sizeof(h->node));
 	hello_text(h->machine, sizeof(h->machine));
 	hello_text(h->qemu, sizeof(h->qemu));
+	hello_text(h->driver, sizeof(h->driver));
+	hello_text(h->accel, sizeof(h->accel));
 	if (channel >= PEER_NCHANNELS)
 		return refuse(text, size, "no channel %u", channel);
 	return channel == PEER_CONTROL ? check_control(d, h, text, size) : check_side(d, h, text, size);

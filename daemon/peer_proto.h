@@ -10,7 +10,8 @@
  * Versions. From 3 on a daemon speaks some versions, version_min to version; the pair speaks the highest that
  * both do, so that one host after the other can be brought to a newer colo. Hello and answer keep their size
  * and layout, new fields take of what is spare (zeroes until then). What is new is sent only to a peer
- * that knows it. 3: first with a range. 4: heartbeats say the sender's state.
+ * that knows it. 3: first with a range. 4: heartbeats say the sender's state. 5: the hello says which driver and
+ * accelerator this host has come to (before: `direct`, and what the digest has).
  *
  *   CONTROL  messages (struct peer_header + payload), both ways
  *   BULK     checkpoints (struct bulk_header, stage records, pages, device state), to the secondary
@@ -25,7 +26,7 @@
 #include "disk/lineage.h"
 
 #define PEER_MAGIC 0x434f4c4fu
-#define PEER_VERSION 4     /* the newest that is spoken */
+#define PEER_VERSION 5     /* the newest that is spoken */
 #define PEER_VERSION_MIN 3 /* the oldest */
 #define PEER_MAX_DISKS 8
 
@@ -63,7 +64,8 @@ struct peer_hello {
 	char vm[32], node[32], machine[32], qemu[32];
 	struct peer_disk disks[PEER_MAX_DISKS];
 	uint64_t generation; /* CLAIMING */
-	uint8_t spare[56];
+	char driver[16], accel[8]; /* version 5 */
+	uint8_t spare[32];
 };
 _Static_assert(sizeof(struct peer_hello) == 1016, "hello layout");
 

@@ -53,13 +53,15 @@ __attribute__((format(printf, 2, 3))) static void arg(struct vm_args *a, const c
 	a->n++;
 }
 
-static void machine_args(struct vm_args *a, const struct config *c)
+static void machine_args(struct vm_args *a, const struct daemon *d)
 {
+	const struct config *c = d->cfg;
+
 	arg(a, "%s", c->qemu);
 	arg(a, "-name"); arg(a, "%s", c->name);
 	arg(a, "-machine"); arg(a, "%s", c->machine);
-	arg(a, "-accel"); arg(a, "%s", c->accel);
-	arg(a, "-cpu"); arg(a, "%s", *c->cpu ? c->cpu : strcmp(c->accel, "kvm") ? "max" : "host");
+	arg(a, "-accel"); arg(a, "%s", d->accel);
+	arg(a, "-cpu"); arg(a, "%s", *c->cpu ? c->cpu : strcmp(d->accel, "kvm") ? "max" : "host");
 	arg(a, "-m"); arg(a, "%lluM", (unsigned long long)(c->memory >> 20));
 	arg(a, "-smp"); arg(a, "%u", (unsigned int)c->vcpus);
 	arg(a, "-nodefaults"); arg(a, "-no-user-config");
@@ -177,7 +179,7 @@ int vm_args_build(struct daemon *d, struct vm_args *a, enum vm_kind kind)
 
 	if (r < 0)
 		return r;
-	machine_args(a, d->cfg);
+	machine_args(a, d);
 	boot_args(a, d->cfg);
 	device_args(a, d, kind);
 	control_args(a, kind);

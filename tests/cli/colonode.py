@@ -22,10 +22,10 @@ CONTROL, BULK, DISK, SEED = range(4)
 OK, REFUSED, LATER = range(3)
 (HEARTBEAT, SEED_START, SEED_READY, INPUT, PVM_SYN, OUTPUT, BOUNDARY, HELD, APPLIED, HANDOVER, ASK, TAKEN,
  DISMISS, GUEST_OFF, SYNCED, GOODBYE) = range(1, 17)
-VERSION = 4
-HELLO = struct.Struct("!IHHQHHHHQQQQ32s32s32s32s768sQ56s")
+VERSION = 5
+HELLO = struct.Struct("!IHHQHHHHQQQQ32s32s32s32s768sQ16s8s32s")
 HELLO_FIELDS = ("magic version channel session disk flags version_min pad memory vcpus mode digest vm node machine "
-                "qemu disks generation spare").split()
+                "qemu disks generation driver accel spare").split()
 PEER_DISK = struct.Struct("!QQIIQQ48sII") # one of eight
 DISK_FIELDS = "size identity flags sector current base history lineage_flags pad".split()
 PRESENT, READ_ONLY, CDROM = 1, 2, 4

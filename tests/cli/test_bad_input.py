@@ -348,6 +348,8 @@ def test_hello_of_a_stranger(w):
     turned_away(h, "memory, vcpus, machine or mode differ", a, memory=1 << 30)
     turned_away(h, "memory, vcpus, machine or mode differ", a, mode=1)
     turned_away(h, "QEMU 10.0.0 there, 7.", a, qemu="10.0.0")
+    turned_away(h, "driver standby on b, direct on a: set [vm] driver = standby", a, driver="standby")
+    turned_away(h, "accelerator kvm on b, tcg on a: set [vm] accel = tcg", a, accel="kvm")
     turned_away(h, "NICs, offload, cpu", a, digest=1)
     turned_away(h, "no channel 77", a, channel=77)
     turned_away(h, "no such session", a, channel=BULK, session=12345)

@@ -4,7 +4,7 @@
 each host's restart, and an echo session and a ledger live through all of it.
 
 Both speak version 3 at first (--peer-version 3), as an older colo would. b, the secondary, is restarted with
-version 4: the pair speaks 3. Then the roles are exchanged, and a is restarted: the pair speaks 4.
+the newest: the pair speaks 3. Then the roles are exchanged, and a is restarted: the pair speaks the newest.
 """
 import os
 import random
@@ -14,6 +14,7 @@ import pairlab
 from test_power import OTHER, SEED
 from test_return import Returns
 
+NEWEST = 5
 OLD = {"COLO_RUN_OPTIONS": "--peer-version 3"}
 
 
@@ -55,7 +56,7 @@ class Upgrade(Returns):
         self.switchover()
         self.speaks(3)
         self.restart("a")
-        self.speaks(4)
+        self.speaks(NEWEST)
         self.check_ram()
         self.check()
 
