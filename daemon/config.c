@@ -20,7 +20,7 @@
 
 enum key_type {
 	KEY_TEXT, KEY_NAME, KEY_MAC, KEY_NUMBER, KEY_SIZE, KEY_TIME, /* one of two words: */ KEY_MODE, KEY_BOOL,
-	KEY_FORMAT, KEY_SECTOR, /* of three */ KEY_TLS,
+	KEY_FORMAT, KEY_SECTOR, KEY_VIRTIO, KEY_VGA, /* of three */ KEY_TLS, KEY_DRIVER, KEY_ACCEL,
 };
 
 static const struct {
@@ -31,6 +31,10 @@ static const struct {
 	[KEY_BOOL] = { { "yes", "no" }, { 1, 0 } },
 	[KEY_FORMAT] = { { "raw", "qcow2" }, { FORMAT_RAW, FORMAT_QCOW2 } },
 	[KEY_SECTOR] = { { "512", "4096" }, { 512, 4096 } },
+	[KEY_VIRTIO] = { { "legacy", "modern" }, { VIRTIO_LEGACY, VIRTIO_MODERN } },
+	[KEY_VGA] = { { "none", "std" }, { VGA_NONE, VGA_STD } },
+	[KEY_DRIVER] = { { "auto", "direct", "standby" }, { DRIVER_AUTO, DRIVER_DIRECT, DRIVER_STANDBY } },
+	[KEY_ACCEL] = { { "auto", "kvm", "tcg" }, { ACCEL_AUTO, ACCEL_KVM, ACCEL_TCG } },
 	[KEY_TLS] = { { "psk", "x509", "off" }, { TLS_PSK, TLS_X509, TLS_OFF } },
 };
 
@@ -51,8 +55,15 @@ static const struct key keys[] = {
 	{ "vm", "memory", KEY_SIZE, FIELD(memory), 16 * MIB, 1024 * GIB, "1G" },
 	{ "vm", "vcpus", KEY_NUMBER, FIELD(vcpus), 1, 64, "1" },
 	{ "vm", "machine", KEY_NAME, FIELD(machine), 0, 0, "pc" },
-	{ "vm", "accel", KEY_NAME, FIELD(accel), 0, 0, "tcg" },
+	{ "vm", "driver", KEY_DRIVER, FIELD(driver), 0, 0, "auto" },
+	{ "vm", "accel", KEY_ACCEL, FIELD(accel), 0, 0, "auto" },
 	{ "vm", "cpu", KEY_TEXT, FIELD(cpu), 0, 0, "" },
+	{ "vm", "virtio", KEY_VIRTIO, FIELD(virtio), 0, 0, "legacy" },
+	{ "vm", "rng", KEY_BOOL, FIELD(rng), 0, 0, "no" },
+	{ "vm", "vga", KEY_VGA, FIELD(vga), 0, 0, "none" },
+	{ "vm", "tablet", KEY_BOOL, FIELD(tablet), 0, 0, "no" },
+	{ "vm", "root-ports", KEY_BOOL, FIELD(root_ports), 0, 0, "no" },
+	{ "vm", "devices", KEY_TEXT, FIELD(devices), 0, 0, "" },
 	{ "vm", "disk", KEY_TEXT, FIELD(disk[0].file), 0, 0, "" },
 	{ "vm", "mac", KEY_MAC, FIELD(nic[0].mac), 0, 0, NULL },
 	{ "vm", "kernel", KEY_TEXT, FIELD(kernel), 0, 0, "" },

@@ -21,6 +21,10 @@
 
 enum config_mode { MODE_COLO, MODE_CHECKPOINT };
 enum config_format { FORMAT_RAW, FORMAT_QCOW2 };
+enum config_driver { DRIVER_AUTO, DRIVER_DIRECT, DRIVER_STANDBY };
+enum config_accel { ACCEL_AUTO, ACCEL_KVM, ACCEL_TCG };
+enum config_virtio { VIRTIO_LEGACY, VIRTIO_MODERN };
+enum config_vga { VGA_NONE, VGA_STD };
 
 struct config_nic {
 	char bridge[CONFIG_NAME_MAX], tap[CONFIG_NAME_MAX], mac[CONFIG_NAME_MAX];
@@ -51,7 +55,11 @@ struct config {
 	char name[CONFIG_NAME_MAX];
 	uint64_t memory; /* bytes */
 	uint64_t vcpus;
-	char machine[CONFIG_NAME_MAX], accel[CONFIG_NAME_MAX], cpu[CONFIG_NAME_MAX * 4];
+	char machine[CONFIG_NAME_MAX], cpu[CONFIG_NAME_MAX * 4];
+	uint64_t driver, accel;         /* enum config_driver, config_accel */
+	uint64_t virtio, vga;           /* enum config_virtio, config_vga */
+	uint64_t rng, tablet, root_ports; /* bool */
+	char devices[CONFIG_PATH_MAX];  /* further ones, a list; see devices.h */
 	char kernel[CONFIG_PATH_MAX], initrd[CONFIG_PATH_MAX], append[CONFIG_TEXT_MAX];
 	char qemu[CONFIG_PATH_MAX], nbdkit[CONFIG_PATH_MAX];
 	char primary[CONFIG_NAME_MAX];
@@ -114,6 +122,9 @@ static inline bool config_disk_writable(const struct config *c, unsigned int dis
 {
 	return !c->disk[disk].read_only;
 }
+/* Which of QEMU's machines for PCs? Of an unknown name: neither. */
+bool config_is_i440fx(const struct config *c);
+bool config_is_q35(const struct config *c);
 /* Is this node the one that begins as primary? */
 bool config_is_primary(const struct config *c);
 

@@ -11,6 +11,7 @@
 
 #include "arbiter/witness_proto.h"
 #include "daemon/config_priv.h"
+#include "daemon/devices.h"
 
 static const char *const nic_sections[CONFIG_NICS_MAX] = {
 	"net", "net 1", "net 2", "net 3", "net 4", "net 5", "net 6", "net 7",
@@ -146,6 +147,24 @@ static void check_tls(struct check *p)
 		     "else reaches the replication link", c->tls_user, c->tls_dir);
 }
 
+static void check_machine(struct check *p)
+{
+	const struct config *c = p->c;
+	char why[300];
+
+	if (machine_check(c->machine, why, sizeof(why)) < 0)
+		fail(p, "[vm] machine: %s", why);
+	if (devices_check(c->devices, why, sizeof(why)) < 0)
+		fail(p, "[vm] devices: %s", why);
+	if (c->root_ports && !config_is_q35(c))
+		fail(p, "[vm] root-ports: machine %s has no PCI Express: take q35", c->machine);
+	if (c->root_ports && c->virtio != VIRTIO_MODERN)
+		fail(p, "[vm] root-ports: needs virtio = modern");
+	if (strstr(c->cpu, "+invtsc") || strstr(c->cpu, "invtsc=on"))
+		fail(p, "[vm] cpu: with invtsc QEMU refuses to migrate, and the copy on the other host is made by migration: "
+		     "leave it out");
+}
+
 static void check_whole(struct check *p, const char *node)
 {
 	struct config *c = p->c;
@@ -177,10 +196,7 @@ static void check_whole(struct check *p, const char *node)
 	check_nics(p);
 	if (c->wait_min_us > c->wait_max_us)
 		fail(p, "[protection] wait-min: longer than wait-max");
-	if (strcmp(c->machine, "pc") && strcmp(c->machine, "q35"))
-		fail(p, "[vm] machine: '%s' is neither pc nor q35", c->machine);
-	if (strcmp(c->accel, "tcg") && strcmp(c->accel, "kvm"))
-		fail(p, "[vm] accel: '%s' is neither tcg nor kvm", c->accel);
+	check_machine(p);
 	pick_local(p, node);
 	check_disks(p);
 }
@@ -211,4 +227,14 @@ const char *config_nic_section(unsigned int nic)
 const char *config_disk_section(unsigned int disk)
 {
 	return disk_sections[disk];
+}
+
+bool config_is_i440fx(const struct config *c)
+{
+	return !strcmp(c->machine, "pc") || !strncmp(c->machine, "pc-i440fx-", 10);
+}
+
+bool config_is_q35(const struct config *c)
+{
+	return !strcmp(c->machine, "q35") || !strncmp(c->machine, "pc-q35-", 7);
 }

@@ -11,6 +11,20 @@
 
 /* What the guest sees of its machine beyond what has a field of its own: must be alike. Paths are not
  * part of it; kernel and initrd come with the seed. FNV-1a, 64 bits. */
+static uint64_t devices_digest(const struct config *c, uint64_t h)
+{
+	const uint64_t choice[] = { c->virtio, c->rng, c->vga, c->tablet, c->root_ports };
+	const char *s;
+	size_t i;
+
+	for (i = 0; i < sizeof(choice) / sizeof(*choice); i++)
+		if (choice[i]) /* an older colo knows none of them */
+			h = (h ^ (0x100 + 16 * i + choice[i])) * 0x100000001b3;
+	for (s = c->devices; *s; s++)
+		h = (h ^ (unsigned char)*s) * 0x100000001b3;
+	return h;
+}
+
 static uint64_t machine_digest(const struct daemon *d)
 {
 	const struct config *c = d->cfg;
@@ -28,7 +42,7 @@ static uint64_t machine_digest(const struct daemon *d)
 	}
 	for (i = 0; i < c->disks; i++)
 		h = (h ^ (c->disk[i].sector + 2 * c->disk[i].read_only + c->disk[i].cdrom)) * 0x100000001b3;
-	return h + c->offload;
+	return devices_digest(c, h) + c->offload;
 }
 
 unsigned int hello_newest(const struct daemon *d)
@@ -131,7 +145,7 @@ static enum peer_status check_digest(struct daemon *d, const struct peer_hello *
 {
 	if (be64toh(h->digest) == machine_digest(d))
 		return PEER_OK;
-	return refuse(text, size, "NICs, offload, cpu, accel or append differ from those in %s", d->cfg->path);
+	return refuse(text, size, "NICs, offload, cpu, append or devices differ from those in %s", d->cfg->path);
 }
 
 /* CONTROL is there already */

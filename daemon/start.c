@@ -323,6 +323,6 @@ static void on_disks_poll(uv_timer_t *t)
 
 void start_begin(struct daemon *d)
 {
-	snprintf(d->accel, sizeof(d->accel), "%.7s", d->cfg->accel);
+	snprintf(d->accel, sizeof(d->accel), "%s", d->cfg->accel == ACCEL_KVM ? "kvm" : "tcg");
 	uv_timer_start(&d->seed_poll, on_disks_poll, DISKS_POLL_MS, DISKS_POLL_MS);
 }

@@ -11,7 +11,27 @@
  * network namespace, TAP and packet socket of each NIC. */
 enum { VM_QMP_FD = 3, VM_AGENT_FD, VM_FIRST_DISK_FD };
 #define VM_MAX_FDS (VM_FIRST_DISK_FD - VM_QMP_FD + 2 * CONFIG_DISKS_MAX + NIC_FDS(CONFIG_NICS_MAX))
-#define VM_MAX_ARGS 128
+#define VM_MAX_ARGS 256
+
+static inline int vm_nbd_fd(unsigned int disk)
+{
+	return VM_FIRST_DISK_FD + 2 * disk;
+}
+
+static inline int vm_boundary_fd(unsigned int disk)
+{
+	return vm_nbd_fd(disk) + 1;
+}
+
+static inline int vm_counters_fd(const struct config *c)
+{
+	return vm_nbd_fd(c->disks);
+}
+
+static inline int vm_tap_fd(const struct config *c, unsigned int nic)
+{
+	return vm_counters_fd(c) + 1 + 2 * nic;
+}
 
 struct vm_args {
 	char *v[VM_MAX_ARGS]; /* ends with NULL */
@@ -22,5 +42,11 @@ struct vm_args {
 /* 0 or -errno; either way vm_args_free() */
 int vm_args_build(struct daemon *d, struct vm_args *a, enum vm_kind kind);
 void vm_args_free(struct vm_args *a);
+/* one more */
+void vm_arg(struct vm_args *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* --- vm_devices.c: what the guest finds in its machine --- */
+
+void vm_device_args(struct vm_args *a, struct daemon *d, enum vm_kind kind);
 
 #endif

@@ -40,7 +40,7 @@ def _volatile_nbdkit(lab):
 def _sections(lab, mode, interval):
     vm, image = lab.data["vm"], lab.data["image"]
     machine = {"name": lab.name, "memory": vm["mem"], "vcpus": str(vm["vcpus"]),
-               "machine": vm["machine"], "mac": vm["macs"][0], "qemu": vm["qemu"], "primary": "a"}
+               "machine": vm["machine"], "accel": "tcg", "mac": vm["macs"][0], "qemu": vm["qemu"], "primary": "a"}
     machine.update({key: image[key] for key in ("kernel", "initrd", "append") if image[key]})
     protection = {"mode": mode}
     if mode == "checkpoint":

@@ -74,6 +74,7 @@ class Node:
     def write_config(self, settings, port):
         """settings: {(section, key): value}; None leaves a key out"""
         keys = {("vm", "name"): "web", ("vm", "mac"): "52:54:00:12:34:56", ("vm", "memory"): "32M",
+                ("vm", "accel"): "tcg",
                 ("peer", "heartbeat"): "100ms", ("peer", "settle"): "100ms",
                 ("host a", "address"): "127.0.0.1", ("host a", "port"): port,
                 ("host b", "address"): "127.0.0.2",

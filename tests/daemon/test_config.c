@@ -84,7 +84,12 @@ static void test_defaults(void **state)
 	assert_int_equal(config.memory, 1u << 30);
 	assert_int_equal(config.vcpus, 1);
 	assert_string_equal(config.machine, "pc");
-	assert_string_equal(config.accel, "tcg");
+	assert_int_equal(config.accel, ACCEL_AUTO);
+	assert_int_equal(config.driver, DRIVER_AUTO);
+	assert_int_equal(config.virtio, VIRTIO_LEGACY);
+	assert_int_equal(config.vga, VGA_NONE);
+	assert_false(config.rng || config.tablet || config.root_ports);
+	assert_string_equal(config.devices, "");
 	assert_int_equal(config.mode, MODE_COLO);
 	assert_int_equal(config.heartbeat_us, 100000);
 	assert_int_equal(config.misses, 5);
@@ -162,6 +167,59 @@ static void test_one_file_behind_two_names(void **state)
 	assert_string_equal(error + strlen(path), want);
 }
 
+static void test_machine(void **state)
+{
+	assert_int_equal(load(base, "[vm]\nmachine = pc-q35-7.2\nvirtio = modern\nrng = yes\nvga = std\ntablet = yes\n"
+			      "root-ports = yes\ndevices = usb-kbd, i6300esb\ndriver = standby\naccel = kvm\n", "a"), 0);
+	assert_true(config_is_q35(&config) && !config_is_i440fx(&config));
+	assert_int_equal(config.virtio, VIRTIO_MODERN);
+	assert_int_equal(config.vga, VGA_STD);
+	assert_true(config.rng && config.tablet && config.root_ports);
+	assert_string_equal(config.devices, "usb-kbd, i6300esb");
+	assert_int_equal(config.driver, DRIVER_STANDBY);
+	assert_int_equal(config.accel, ACCEL_KVM);
+	assert_int_equal(load(base, "[vm]\nmachine = pc-i440fx-5.1\n", "a"), 0);
+	assert_true(config_is_i440fx(&config) && !config_is_q35(&config));
+	assert_int_equal(load(base, "[vm]\nmachine = pc-of-next-year\n", "a"), 0); /* the self-test judges */
+	assert_false(config_is_i440fx(&config) || config_is_q35(&config));
+}
+
+/* what each kind of device that cannot be protected is refused with */
+static const struct {
+	const char *device, *want;
+} cannot[] = {
+	{ "virtio-balloon-pci", "it takes RAM from the guest behind the tracker's back: leave it out, the guest keeps all of "
+				"[vm] memory" },
+	{ "virtio-mem-pci", "it changes RAM behind the tracker's back: set [vm] memory to what the guest needs at most" },
+	{ "nvdimm", "it is storage that is not replicated: make it a disk, [disk N]" },
+	{ "vfio-pci", "its state is in hardware of one host: give the guest disks and network cards that QEMU emulates" },
+	{ "ivshmem-plain", "another process or the kernel would write to the guest's RAM, unseen: let the guests talk over "
+			   "the network" },
+	{ "vhost-user-fs-pci", "another process or the kernel would write to the guest's RAM, unseen: share files over the "
+			       "network, as by NFS" },
+	{ "vhost-user-blk-pci", "another process or the kernel would write to the guest's RAM, unseen: use [net N] and "
+				"[disk N], which QEMU emulates" },
+	{ "e1000e", "network cards are [net] and [net N], which are virtio-net: leave it out" },
+	{ "virtio-scsi-pci", "disks are [disk] and [disk N], CD drives have cdrom = yes there: leave it out" },
+	{ "qxl-vga", "its pixels would be part of each checkpoint: take vga = std" },
+	{ "virtserialport", "it leads to a program on one host: use the network, as by ssh" },
+	{ "nec-usb-xhci", "the USB controller is qemu-xhci, and comes with the devices that need it: leave it out" },
+	{ "tpm-crb", "its secrets are in a process of one host: do without" },
+};
+
+static void test_devices_that_cannot_be_protected(void **state)
+{
+	char more[200], want[500];
+	size_t i;
+
+	for (i = 0; i < sizeof(cannot) / sizeof(*cannot); i++) {
+		snprintf(more, sizeof(more), "[vm]\ndevices = usb-kbd %s\n", cannot[i].device);
+		snprintf(want, sizeof(want), ": [vm] devices: %s cannot be protected: %s", cannot[i].device,
+			 cannot[i].want);
+		assert_error(base, more, want);
+	}
+}
+
 static void test_long_line(void **state)
 {
 	char more[400] = "[vm]\nappend = ";
@@ -194,8 +252,27 @@ static const struct {
 	{ "[vm]\nvcpus = -1\n", ":13: [vm] vcpus: '-1' is not a number" },
 	{ "[vm]\nvcpus = 2x\n", ":13: [vm] vcpus: '2x' is not a number" },
 	{ "[vm]\nvcpus =\n", ":13: [vm] vcpus: '' is not a number" },
-	{ "[vm]\nmachine = microvm\n", ": [vm] machine: 'microvm' is neither pc nor q35" },
-	{ "[vm]\naccel = xen\n", ": [vm] accel: 'xen' is neither tcg nor kvm" },
+	{ "[vm]\nmachine = microvm\n", ": [vm] machine: microvm cannot be protected: it has no PCI bus: take pc or q35" },
+	{ "[vm]\nmachine = xenpv\n", ": [vm] machine: xenpv cannot be protected: it needs Xen: take pc or q35" },
+	{ "[vm]\nmachine = q35,nvdimm=on\n",
+	  ":13: [vm] machine: 'q35,nvdimm=on' may have letters, digits, '-', '_' and '.' only" },
+	{ "[vm]\naccel = xen\n", ":13: [vm] accel: 'xen' is none of auto, kvm, tcg" },
+	{ "[vm]\ndriver = x-colo\n", ":13: [vm] driver: 'x-colo' is none of auto, direct, standby" },
+	{ "[vm]\nvirtio = no\n", ":13: [vm] virtio: 'no' is neither legacy nor modern" },
+	{ "[vm]\nvga = qxl\n", ":13: [vm] vga: 'qxl' is neither none nor std" },
+	{ "[vm]\nrng = /dev/random\n", ":13: [vm] rng: '/dev/random' is neither yes nor no" },
+	{ "[vm]\nroot-ports = yes\n", ": [vm] root-ports: machine pc has no PCI Express: take q35" },
+	{ "[vm]\nmachine = q35\nroot-ports = yes\n", ": [vm] root-ports: needs virtio = modern" },
+	{ "[vm]\ncpu = host,+invtsc\n",
+	  ": [vm] cpu: with invtsc QEMU refuses to migrate, and the copy on the other host is made by migration: leave it out" },
+	{ "[vm]\ndevices = pvpanic\n",
+	  ": [vm] devices: it is not known whether pvpanic comes back from a checkpoint; known are i6300esb, usb-kbd, "
+	  "usb-mouse, virtio-keyboard-pci, virtio-mouse-pci, virtio-tablet-pci" },
+	{ "[vm]\ndevices = usb-kbd,bus=other\n",
+	  ": [vm] devices: it is not known whether bus=other comes back from a checkpoint; known are i6300esb, usb-kbd, "
+	  "usb-mouse, virtio-keyboard-pci, virtio-mouse-pci, virtio-tablet-pci" },
+	{ "[vm]\ndevices = usb-kbd a-device-with-a-name-of-more-than-39-characters\n",
+	  ": [vm] devices: a name of more than 39 characters" },
 	{ "[vm]\nprimary = c\n", ": [vm] primary: 'c' is none of the two hosts" },
 	{ "[vm]\nqemu =\n", ":13: [vm] qemu: empty" },
 	{ "[net]\ntap = a/b\n", ":13: [net] tap: 'a/b' may have letters, digits, '-', '_' and '.' only" },
@@ -362,6 +439,8 @@ int main(void)
 		cmocka_unit_test(test_overrides_and_units),
 		cmocka_unit_test(test_disks),
 		cmocka_unit_test(test_one_file_behind_two_names),
+		cmocka_unit_test(test_machine),
+		cmocka_unit_test(test_devices_that_cannot_be_protected),
 		cmocka_unit_test(test_long_line),
 		cmocka_unit_test(test_bad),
 		cmocka_unit_test(test_bad_whole),

@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* each text ends in its own field: what is beyond would lie in the next, where no sanitizer looks */
 static bool texts_end(const struct config *c)
 {
-	bool ok = ENDED(c->name) && ENDED(c->machine) && ENDED(c->accel) && ENDED(c->cpu) &&
+	bool ok = ENDED(c->name) && ENDED(c->machine) && ENDED(c->devices) && ENDED(c->cpu) &&
 		  ENDED(c->kernel) && ENDED(c->initrd) && ENDED(c->append) && ENDED(c->qemu) &&
 		  ENDED(c->nbdkit) && ENDED(c->primary) && ENDED(c->arbiter);
 
