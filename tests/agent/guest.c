@@ -6,6 +6,8 @@
  *   cpu                 compute the same thing for ever, compare
  *   jit                 rewrite code with what the time stamp counter says (so it differs between
  *                       PVM and SVM), run it, compare with what it should return
+ *   fpu                 keep known values in the vector, x87 and control registers, check that they stay
+ *   clock               one thread on each CPU: no clock may ever show less than another thread has seen
  *   count               print the time once a second
  *   echo                answer raw frames with the guest's clocks, send one every 20 ms; a frame
  *                       with the id "poweroff" ends the guest
@@ -13,11 +15,15 @@
  * Every fault found is a line with the word CORRUPT.
  */
 #include <arpa/inet.h>
+#include <asm/prctl.h>
+#include <cpuid.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +31,7 @@
 #include <sys/mman.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -145,6 +152,138 @@ static void jit(void)
 	}
 }
 
+/* --- registers --- */
+
+enum { VECTORS = 4, VECTOR_WORDS = VECTORS * 4 };
+#define SPIN 2000000
+
+static bool have_avx(void)
+{
+	unsigned int a, b, c, d, low, high;
+
+	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_AVX) || !(c & bit_OSXSAVE))
+		return false;
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return (low & 6) == 6;
+}
+
+/* Hold @in in registers for a while that checkpoints fall into; what is in them then goes to @out. */
+__attribute__((target("avx"))) static void hold_avx(const uint64_t *in, uint64_t *out, long spin)
+{
+	__asm__ volatile("vmovdqu (%1), %%ymm0; vmovdqu 32(%1), %%ymm3;"
+			 "vmovdqu 64(%1), %%ymm8; vmovdqu 96(%1), %%ymm15;"
+			 "1: dec %0; jnz 1b;"
+			 "vmovdqu %%ymm0, (%2); vmovdqu %%ymm3, 32(%2);"
+			 "vmovdqu %%ymm8, 64(%2); vmovdqu %%ymm15, 96(%2)"
+			 : "+r"(spin) : "r"(in), "r"(out)
+			 : "memory", "cc", "xmm0", "xmm3", "xmm8", "xmm15");
+}
+
+static void hold_sse(const uint64_t *in, uint64_t *out, long spin)
+{
+	__asm__ volatile("movdqu (%1), %%xmm0; movdqu 16(%1), %%xmm1; movdqu 32(%1), %%xmm3; movdqu 48(%1), %%xmm5;"
+			 "movdqu 64(%1), %%xmm8; movdqu 80(%1), %%xmm10; movdqu 96(%1), %%xmm12; movdqu 112(%1), %%xmm15;"
+			 "1: dec %0; jnz 1b;"
+			 "movdqu %%xmm0, (%2); movdqu %%xmm1, 16(%2); movdqu %%xmm3, 32(%2); movdqu %%xmm5, 48(%2);"
+			 "movdqu %%xmm8, 64(%2); movdqu %%xmm10, 80(%2); movdqu %%xmm12, 96(%2); movdqu %%xmm15, 112(%2)"
+			 : "+r"(spin) : "r"(in), "r"(out)
+			 : "memory", "cc", "xmm0", "xmm1", "xmm3", "xmm5", "xmm8", "xmm10", "xmm12", "xmm15");
+}
+
+/* Registers that user space sets and the CPU keeps in model-specific ones. */
+static void check_bases(uint64_t gs)
+{
+	uint64_t got = 0;
+
+	syscall(SYS_arch_prctl, ARCH_GET_GS, &got);
+	if (got != gs)
+		printf("CORRUPT fpu: GS base %llx, wants %llx\n", (unsigned long long)got,
+		       (unsigned long long)gs);
+	syscall(SYS_arch_prctl, ARCH_SET_GS, mix(gs) >> 20);
+}
+
+static void fpu(void)
+{
+	const uint32_t control = 0x1f80 | 0x6000; /* MXCSR: exceptions masked, round toward zero */
+	uint64_t in[VECTOR_WORDS], out[VECTOR_WORDS], gs = 0;
+	bool avx = have_avx();
+
+	printf("fpu: %s\n", avx ? "avx" : "sse");
+	for (uint64_t round = 1;; round++) {
+		long double want = 1.0L / (round + 2), got;
+		uint32_t mxcsr;
+
+		for (int i = 0; i < VECTOR_WORDS; i++)
+			in[i] = mix(round * VECTOR_WORDS + i);
+		memset(out, 0, sizeof(out));
+		__asm__ volatile("ldmxcsr %0; fldt %1" : : "m"(control), "m"(want));
+		(avx ? hold_avx : hold_sse)(in, out, SPIN);
+		__asm__ volatile("fstpt %0; stmxcsr %1" : "=m"(got), "=m"(mxcsr));
+		if (memcmp(in, out, sizeof(in)) || memcmp(&got, &want, 10))
+			printf("CORRUPT fpu: registers changed in round %llu\n", (unsigned long long)round);
+		if ((mxcsr & 0xffc0) != control)
+			printf("CORRUPT fpu: MXCSR %x, wants %x\n", mxcsr, control);
+		check_bases(gs);
+		gs = mix(gs) >> 20;
+		usleep(5000);
+	}
+}
+
+/* --- clocks --- */
+
+static const struct {
+	clockid_t id;
+	const char *name;
+} clocks[] = {
+	{ CLOCK_MONOTONIC, "monotonic" }, { CLOCK_REALTIME, "real-time" }, { CLOCK_BOOTTIME, "boot-time" },
+};
+
+enum { CLOCKS = sizeof(clocks) / sizeof(clocks[0]), READS = 300 };
+static uint64_t newest[CLOCKS]; /* the latest time any thread has seen */
+
+static void check_clock(int i, int cpu)
+{
+	uint64_t seen = __atomic_load_n(&newest[i], __ATOMIC_SEQ_CST), t;
+	struct timespec ts;
+
+	clock_gettime(clocks[i].id, &ts);
+	t = ts.tv_sec * UINT64_C(1000000000) + ts.tv_nsec;
+	if (t < seen)
+		printf("CORRUPT clock: %s went back by %llu ns on CPU %d\n", clocks[i].name,
+		       (unsigned long long)(seen - t), cpu);
+	while (t > seen &&
+	       !__atomic_compare_exchange_n(&newest[i], &seen, t, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		;
+}
+
+static void *watch_clocks(void *arg)
+{
+	int cpu = (intptr_t)arg;
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+	for (unsigned int round = 1;; round++) {
+		for (int i = 0; i < READS; i++)
+			check_clock(i % CLOCKS, cpu);
+		if (round % 1000 == 0)
+			printf("clock: CPU %d, %u reads\n", cpu, round * READS);
+		usleep(2000);
+	}
+	return NULL;
+}
+
+static void watch_all_clocks(void)
+{
+	pthread_t thread;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	for (intptr_t cpu = 1; cpu < cpus; cpu++)
+		pthread_create(&thread, NULL, watch_clocks, (void *)cpu);
+	watch_clocks(NULL);
+}
+
 static void count(void)
 {
 	for (unsigned int i = 0;; i++) {
@@ -214,10 +353,14 @@ int main(int argc, char **argv)
 		cpu();
 	if (!strcmp(what, "jit"))
 		jit();
+	if (!strcmp(what, "fpu"))
+		fpu();
+	if (!strcmp(what, "clock"))
+		watch_all_clocks();
 	if (!strcmp(what, "count"))
 		count();
 	if (!strcmp(what, "echo"))
 		echo();
-	fprintf(stderr, "usage: work dirty MIB PAGES MS | cpu | jit | count | echo\n");
+	fprintf(stderr, "usage: work dirty MIB PAGES MS | cpu | jit | fpu | clock | count | echo\n");
 	return 2;
 }

@@ -15,6 +15,8 @@ import tap
  SERVE) = range(1, 12)
 RUN, LOAD, HASH, STAGED = 1, 2, 4, 8
 PAGE = 4096
+ACCEL = os.environ.get("ACCEL", "tcg")
+SLOWER = int(os.environ.get("SLOWER", "1"))  # in a machine that is emulated: all time limits times this
 REQUEST = struct.Struct("=IIQ16sq")
 REPLY_HEAD = struct.Struct("=Ii256s")
 REPLY_BODY = 4624
@@ -36,7 +38,7 @@ class Agent:
 
     def __init__(self, sock):
         self.sock = sock
-        sock.settimeout(30)
+        sock.settimeout(30 * SLOWER)
         self.staging = self.state = None
 
     def raw(self, data, fds=()):
@@ -94,7 +96,7 @@ class Agent:
 class Qmp:
     def __init__(self, sock):
         self.sock = sock
-        sock.settimeout(30)
+        sock.settimeout(30 * SLOWER)
         self.buffer = b""
         self._line()
         self.ask("qmp_capabilities")
@@ -127,7 +129,7 @@ class Qmp:
                 pass
         except BlockingIOError:
             pass
-        self.sock.settimeout(30)
+        self.sock.settimeout(30 * SLOWER)
         self.buffer = b""
 
 
@@ -173,7 +175,7 @@ class VM:
         args += "".join(f",diskfd={fd}" for fd in disk_fds)
         passed += disk_fds
         cmd = [os.environ.get("QEMU", "qemu-system-x86_64"), "-nodefaults", "-no-user-config",
-               "-display", "none", "-no-shutdown", "-machine", machine, "-accel", "tcg",
+               "-display", "none", "-no-shutdown", "-machine", machine, "-accel", ACCEL,
                "-cpu", "max", "-m", str(mem), "-smp", str(smp),
                "-global", "apic-common.vapic=off",
                "-chardev", f"socket,id=qmp,fd={qmp_q.fileno()}", "-mon", "chardev=qmp,mode=control",
@@ -204,7 +206,7 @@ class VM:
             return f.read()
 
     def wait_console(self, text, timeout=60):
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * SLOWER
         while text not in self.console():
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.name}: QEMU ended: " + open(self.errors).read()[-500:])
@@ -244,7 +246,7 @@ def seed(pvm, svm_sock, timeout=60):
     pvm.qmp.ask("migrate-set-parameters", **{"max-bandwidth": 4 << 30, "downtime-limit": 1000})
     pvm.qmp.ask("getfd", fds=(svm_sock.fileno(),), fdname="seed")
     pvm.qmp.ask("migrate", uri="fd:seed")
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * SLOWER
     while True:
         status = pvm.qmp.ask("query-migrate").get("status")
         if status == "completed":
@@ -255,7 +257,7 @@ def seed(pvm, svm_sock, timeout=60):
 
 
 def wait_status(vm, wanted, timeout=10):
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * SLOWER
     while (got := vm.qmp.ask("query-status")["status"]) not in wanted:
         if time.monotonic() > end:
             raise TimeoutError(f"{vm.name}: still {got}")
