@@ -158,9 +158,12 @@ static void set_bytes(struct cm_side *s, const uint8_t *p, uint32_t len, uint32_
 static void set_offset(struct cm_report *r, const struct flow *fl, uint32_t pos)
 {
 	const struct tcp_state *t = &fl->tcp;
+	uint32_t first = tcp_knows(fl, T_SYN) ? t->isn + 1 : t->first;
 
+	if (pos == first - 1) /* the SYN itself is no byte of the stream */
+		return;
 	r->origin = tcp_knows(fl, T_SYN) ? CM_OF_STREAM : CM_OF_SEEN;
-	r->offset = pos - (tcp_knows(fl, T_SYN) ? t->isn + 1 : t->first);
+	r->offset = pos - first;
 }
 
 static uint32_t data_seq(const struct frame *f)

@@ -459,6 +459,7 @@ static void test_no_syn(void)
 	r = last(CM_MISSING, CM_KIND_NO_SYN);
 	flow_is(r, "tcp 10.0.0.2:80 to 10.1.0.0:4000");
 	CHECK(got.pvm == 1 && (got.first_pvm.flags & F_SYN));
+	CHECK(r->origin == CM_OF_NOTHING);
 	end();
 }
 
