@@ -38,6 +38,16 @@
 _Static_assert(OUT_SIZE > OUT_ENOUGH + OUT_ENOUGH / RECORD_FINE * (RECORD_FINE + RECORD_EXTRA) + 2 * RECORD_MAX,
 	       "room for alerts and key updates");
 
+/* the first one counts */
+static int fail(struct tls *t, int err, const char *text)
+{
+	if (!t->err) {
+		t->err = err;
+		snprintf(t->error, sizeof(t->error), "%s", text);
+	}
+	return t->err;
+}
+
 /* --- between GnuTLS and the socket --- */
 
 static int flush_out(struct tls *t)
@@ -85,8 +95,7 @@ static bool begins_as_tls(struct tls *t, uint8_t first)
 	t->looked = true;
 	if (first == FIRST_HANDSHAKE || first == FIRST_ALERT)
 		return true;
-	t->err = -EPROTONOSUPPORT;
-	snprintf(t->error, sizeof(t->error), "it speaks no TLS ([tls] mode = off there?)");
+	fail(t, -EPROTONOSUPPORT, "it speaks no TLS ([tls] mode = off there?)");
 	return false;
 }
 
@@ -211,15 +220,6 @@ const char *tls_error(const struct tls *t)
 }
 
 /* --- what went wrong --- */
-
-static int fail(struct tls *t, int err, const char *text)
-{
-	if (!t->err) {
-		t->err = err;
-		snprintf(t->error, sizeof(t->error), "%s", text);
-	}
-	return t->err;
-}
 
 static int fail_io(struct tls *t, int err)
 {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A real daemon of one node, and the peer protocol spoken by hand, for tests of bad input.
+"""A real daemon of one node, the peer protocol spoken by hand, and what runs the tests that use them.
 
 The guest is a boot sector that writes a dot to the serial line at each timer tick: it costs nothing, and
 whether the VM runs shows in the size of its console log.
@@ -12,6 +12,8 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 
@@ -291,3 +293,80 @@ class Link:
     def close(self):
         for s in self.channel.values():
             hang_up(s)
+
+
+# --- running tests ---
+
+class World:
+    """What the tests of a program share: colo, a directory, the nodes made so far."""
+
+    def __init__(self, colo, base):
+        self.colo, self.base, self.nodes = colo, base, []
+
+    def add(self, node):
+        self.nodes.append(node)
+        return node
+
+    def node(self, name, settings=None, port=7400):
+        return self.add(Node(self.colo, self.base, name, settings, port))
+
+    def end(self):
+        """Each node ends when asked to."""
+        for n in self.nodes:
+            n.end()
+        self.nodes = []
+
+    def kill(self):
+        for n in self.nodes:
+            if n.process and n.process.poll() is None:
+                n.process.kill()
+                n.process.wait()
+        self.nodes = []
+
+
+def _logs(world):
+    return "".join(f"\n--- log of {n.node}\n{n.log()}" for n in world.nodes if os.path.exists(n.log_path))
+
+
+def _run(world, tests):
+    """Names of those that failed."""
+    failed = []
+    for name, test in tests:
+        begin = time.monotonic()
+        try:
+            test(world)
+            world.end()
+            result = "ok"
+        except Exception as e: # pylint: disable=broad-except
+            failed.append(name)
+            result = f"FAILED: {type(e).__name__}: {e}{_logs(world)}"
+        world.kill()
+        print(f"{time.monotonic() - begin:6.1f} s {name}: {result}", flush=True)
+    return failed
+
+
+def run_tests(functions, make_world=World, tools=()):
+    """Run those of @functions that are tests, or that the command line (COLO [NAME...]) names a part of, in a network
+    namespace of their own. Returns the exit status."""
+    missing = [t for t in tools if not shutil.which(t)]
+    if os.geteuid() != 0 or not os.path.exists("/dev/net/tun") or missing:
+        print("needs root and /dev/net/tun", *tools)
+        return 77
+    if os.environ.get("COLO_TEST_NETNS") != "1":
+        os.environ["COLO_TEST_NETNS"] = "1"
+        os.execvp("unshare", ["unshare", "-n", "--", sys.executable] + sys.argv)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    names = sys.argv[2:]
+    tests = [(n[5:], f) for n, f in functions.items()
+             if n.startswith("test_") and callable(f) and (not names or any(x in n for x in names))]
+    base = tempfile.mkdtemp(prefix="colo-test-")
+    os.chmod(base, 0o755) # a test is not root
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    world = make_world(os.path.abspath(sys.argv[1]), base)
+    try:
+        failed = _run(world, tests)
+    finally:
+        world.kill()
+        shutil.rmtree(base)
+    print(f"{len(tests)} tests, {len(failed)} failed {' '.join(failed)}")
+    return 1 if failed else 0

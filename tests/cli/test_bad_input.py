@@ -10,33 +10,26 @@ import json
 import os
 import random
 import re
-import shutil
-import signal
 import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
 import fakes
 from colonode import (APPLIED, ASK, BULK, CDROM, CONTROL, DISK, GUEST_OFF, HANDOVER, HELD, HELLO, INPUT, LATER, OK,
                       OUTPUT, PRESENT, PVM_SYN, READ_ONLY, REFUSED, SEED, SEED_READY, SEED_START, SERVED, TAKEN,
-                      Failure, Link, Node, answer, closed, dial, disk_of, hello_pack, message, receive, wait_for,
-                      with_disk)
+                      Failure, Link, World, answer, closed, dial, disk_of, hello_pack, message, receive, run_tests,
+                      wait_for, with_disk)
 
 
-class World:
-    """What the tests share: the program, a directory, a secondary's hello."""
+class Both(World):
+    """And a secondary's hello."""
 
     def __init__(self, colo, base):
-        self.colo, self.base, self.nodes, self._hello = colo, base, [], None
-
-    def node(self, name, settings=None, port=7400):
-        n = Node(self.colo, self.base, name, settings, port)
-        self.nodes.append(n)
-        return n
+        super().__init__(colo, base)
+        self._hello = None
 
     def primary(self, settings=None):
         """A primary whose guest runs."""
@@ -54,18 +47,6 @@ class World:
                 self._hello = p.hello()
             b.end()
         return self._hello
-
-    def end(self):
-        for n in self.nodes:
-            n.end()
-        self.nodes = []
-
-    def kill(self):
-        for n in self.nodes:
-            if n.process and n.process.poll() is None:
-                n.process.kill()
-                n.process.wait()
-        self.nodes = []
 
 
 AGAIN = 75 # exit status of a node that has lost its part, and may get one again
@@ -720,49 +701,5 @@ def test_hostile_checkpoints(w):
         unharmed(a)
 
 
-# --- running them ---
-
-def run(w, tests):
-    failed = []
-    for name, test in tests:
-        begin = time.monotonic()
-        try:
-            test(w)
-            w.end()
-            result = "ok"
-        except Exception as e: # pylint: disable=broad-except
-            failed.append(name)
-            result = f"FAILED: {type(e).__name__}: {e}"
-            for n in w.nodes:
-                result += f"\n--- log of {n.node}\n{n.log() if os.path.exists(n.log_path) else ''}"
-        w.kill()
-        print(f"{time.monotonic() - begin:6.1f} s {name}: {result}", flush=True)
-    return failed
-
-
-def main():
-    if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
-        print("needs root and /dev/net/tun")
-        return 77
-    if os.environ.get("COLO_TEST_NETNS") != "1":
-        os.environ["COLO_TEST_NETNS"] = "1"
-        os.execvp("unshare", ["unshare", "-n", "--", sys.executable] + sys.argv)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    names = sys.argv[2:]
-    tests = [(n[5:], f) for n, f in globals().items()
-             if n.startswith("test_") and (not names or any(x in n for x in names))]
-    base = tempfile.mkdtemp(prefix="colo-bad-input-")
-    os.chmod(base, 0o755) # a test is not root
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    w = World(os.path.abspath(sys.argv[1]), base)
-    try:
-        failed = run(w, tests)
-    finally:
-        w.kill()
-        shutil.rmtree(base)
-    print(f"{len(tests)} tests, {len(failed)} failed {' '.join(failed)}")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests(globals(), Both))

@@ -12,7 +12,8 @@ import sys
 import time
 
 import test_supervise
-from colonode import Failure, wait_for
+from colonode import Failure, run_tests, wait_for
+from test_supervise import Nodes
 
 KEYS = ("EVENT VM NODE PEER ROLE STATE FORMER_STATE REASON GENERATION EPOCH").split()
 
@@ -122,4 +123,4 @@ def test_one_that_goes_missing(node):
 
 
 if __name__ == "__main__":
-    sys.exit(test_supervise.main({n: f for n, f in globals().items() if n.startswith("test_") and callable(f)}))
+    sys.exit(run_tests(globals(), Nodes))

@@ -7,14 +7,12 @@ Needs root; runs in a network namespace of its own.
 """
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
-from colonode import Failure, Node, wait_for
+from colonode import Failure, Node, World, run_tests, wait_for
 
 FAST = {("host a", "watchdog"): "2s"}
 
@@ -176,52 +174,13 @@ def test_once(node):
         raise Failure(f"ended with {a.process.returncode}")
 
 
-def run(colo, base, tests):
-    failed = []
-    for name, test in tests:
-        nodes, begin = [], time.monotonic()
+class Nodes(World):
+    """One node at a time: each is made by a call, and ends the one before."""
 
-        def node(settings=None, made=nodes):
-            for n in made:
-                n.end()
-            made.append(Supervised(colo, base, "a", settings))
-            return made[-1]
-        result = "passed"
-        try:
-            test(node)
-            for n in nodes:
-                n.end()
-        except (Failure, AssertionError, OSError, subprocess.SubprocessError) as err:
-            failed.append(name)
-            result = f"FAILED: {err}\n" + "".join(f"    {l}\n" for n in nodes for l in n.log().splitlines()[-25:])
-        for n in nodes:
-            if n.process and n.process.poll() is None:
-                n.process.kill()
-                n.process.wait()
-        print(f"{time.monotonic() - begin:6.1f} s {name}: {result}", flush=True)
-    return failed
-
-
-def main(all_tests=None):
-    if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
-        print("needs root and /dev/net/tun")
-        return 77
-    if os.environ.get("COLO_TEST_NETNS") != "1":
-        os.environ["COLO_TEST_NETNS"] = "1"
-        os.execvp("unshare", ["unshare", "-n", "--", sys.executable] + sys.argv)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    names = sys.argv[2:]
-    tests = [(n[5:], f) for n, f in (all_tests or globals()).items()
-             if n.startswith("test_") and (not names or any(x in n for x in names))]
-    base = tempfile.mkdtemp(prefix="colo-supervise-")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    try:
-        failed = run(os.path.abspath(sys.argv[1]), base, tests)
-    finally:
-        shutil.rmtree(base)
-    print(f"{len(tests)} tests, {len(failed)} failed {' '.join(failed)}")
-    return 1 if failed else 0
+    def __call__(self, settings=None):
+        self.end()
+        return self.add(Supervised(self.colo, self.base, "a", settings))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests(globals(), Nodes))

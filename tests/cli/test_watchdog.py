@@ -13,7 +13,8 @@ import time
 
 import fds
 import test_supervise
-from colonode import Failure, wait_for
+from colonode import Failure, run_tests, wait_for
+from test_supervise import Nodes
 
 LIMIT = {("vm", "watchdog"): "2s"}
 AGENT_FD = 4 # of QEMU, daemon/vm.c
@@ -104,4 +105,4 @@ def test_no_descriptors(node):
 
 
 if __name__ == "__main__":
-    sys.exit(test_supervise.main({n: f for n, f in globals().items() if n.startswith("test_") and callable(f)}))
+    sys.exit(run_tests(globals(), Nodes))

@@ -9,17 +9,15 @@ Needs root; runs in a network namespace of its own.
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "cli"))
-from colonode import Failure, Node, closed, dial, wait_for # pylint: disable=wrong-import-position
+from colonode import Failure, Node, World, closed, dial, run_tests # pylint: disable=wrong-import-position
 
 VALID = "expiration_days = 30"
 PAST = 'activation_date = "2020-01-01 00:00:00"\nexpiration_date = "2021-01-01 00:00:00"'
@@ -82,19 +80,18 @@ class Keys:
         return path
 
 
-class World:
-    """What the tests share."""
+class Secure(World):
+    """And keys."""
 
     def __init__(self, colo, base):
-        self.colo, self.base, self.nodes, self.keys = colo, base, [], Keys(os.path.join(base, "keys"))
+        super().__init__(colo, base)
+        self.keys = Keys(os.path.join(base, "keys"))
 
-    def node(self, name, tls, port=7400, **more):
+    def node(self, name, tls, port=7400, **more): # pylint: disable=arguments-differ,arguments-renamed
         """@tls: (mode, dir), or None for no [tls] section"""
         settings = {("tls", "mode"): tls[0], ("tls", "dir"): tls[1]} if tls else {}
         settings.update({("tls", key): value for key, value in more.items()})
-        n = Node(self.colo, self.base, name, settings, port)
-        self.nodes.append(n)
-        return n
+        return super().node(name, settings, port)
 
     def primary(self, tls, **more):
         a = self.node("a", tls, **more).start()
@@ -104,18 +101,6 @@ class World:
 
     def psk(self, name="one"):
         return "psk", self.keys.psk(name)
-
-    def end(self):
-        for n in self.nodes:
-            n.end()
-        self.nodes = []
-
-    def kill(self):
-        for n in self.nodes:
-            if n.process and n.process.poll() is None:
-                n.process.kill()
-                n.process.wait()
-        self.nodes = []
 
 
 def protected(a, b):
@@ -280,8 +265,7 @@ def test_files(w):
 
 
 def test_no_silent_default(w):
-    n = Node(w.colo, w.base, "a", {("host b", "address"): "192.0.2.2"})
-    w.nodes.append(n)
+    n = w.add(Node(w.colo, w.base, "a", {("host b", "address"): "192.0.2.2"}))
     n.start()
     if n.wait_end() != 1 or not re.search(r"\[tls\] mode: missing: make a key with `psktool -u colo -p "
                                           r"/etc/colo/tls/keys.psk`.*mode = off", n.log()):
@@ -500,49 +484,5 @@ def test_state_directory_of_all(w):
         raise Failure(n.log())
 
 
-# --- running them ---
-
-def run(w, tests):
-    failed = []
-    for name, test in tests:
-        begin = time.monotonic()
-        try:
-            test(w)
-            w.end()
-            result = "ok"
-        except Exception as e: # pylint: disable=broad-except
-            failed.append(name)
-            result = f"FAILED: {type(e).__name__}: {e}"
-            for n in w.nodes:
-                result += f"\n--- log of {n.node}\n{n.log() if os.path.exists(n.log_path) else ''}"
-        w.kill()
-        print(f"{time.monotonic() - begin:6.1f} s {name}: {result}", flush=True)
-    return failed
-
-
-def main():
-    if os.geteuid() != 0 or not os.path.exists("/dev/net/tun") or not shutil.which("certtool"):
-        print("needs root, /dev/net/tun and gnutls-bin")
-        return 77
-    if os.environ.get("COLO_TEST_NETNS") != "1":
-        os.environ["COLO_TEST_NETNS"] = "1"
-        os.execvp("unshare", ["unshare", "-n", "--", sys.executable] + sys.argv)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    names = sys.argv[2:]
-    tests = [(n[5:], f) for n, f in globals().items()
-             if n.startswith("test_") and (not names or any(x in n for x in names))]
-    base = tempfile.mkdtemp(prefix="colo-tls-")
-    os.chmod(base, 0o755) # a test is not root
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    w = World(os.path.abspath(sys.argv[1]), base)
-    try:
-        failed = run(w, tests)
-    finally:
-        w.kill()
-        shutil.rmtree(base)
-    print(f"{len(tests)} tests, {len(failed)} failed {' '.join(failed)}")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests(globals(), Secure, ("certtool", "psktool")))
