@@ -15,7 +15,9 @@
  *
  * Whoever begins to serve alone claims a generation of the arbiter before. So, beyond what the disks know,
  *   this host won last   nobody served after it: what it served, shared or not, is the newest. Disks that were
- *                        received: it won, but ended before it served.
+ *                        received: it won, but ended before it served. What was shared may have a VM yet, on the peer,
+ *                        which has not noticed, when this host was away for less than that takes: UNDECIDED as long
+ *                        as this may be, for that VM lives, and what begins here is a boot.
  *   the peer won last    nothing here is newer than what the peer has, unless that ended before it served:
  *                        UNDECIDED for what was served here, and new disks are there to be written to.
  *   unknown              the arbiter does not answer. Who is secondary anyhow need not wait for it; others are
@@ -24,6 +26,8 @@
 #include "core/start.h"
 
 #include <stdio.h>
+
+#define CLAIM_US 500000 /* enough for a claim of the peer */
 
 struct kinds {
 	unsigned int fresh, blank, mixture, shared, received;
@@ -106,6 +110,19 @@ static enum start_role wait_for_peer(const struct start_node *n, char *text, siz
 	return START_UNDECIDED;
 }
 
+uint64_t start_patience_us(uint64_t heartbeat_us, unsigned int misses)
+{
+	return 2 * heartbeat_us * misses + CLAIM_US;
+}
+
+/* Nobody served after this host yet, but the peer may be about to. */
+static enum start_role let_take_over(const struct start_node *n, char *text, size_t size)
+{
+	snprintf(text, size, "this host served last, and %s may still run a copy of the VM: it is given the time to take "
+		 "over", n->peer);
+	return START_UNDECIDED;
+}
+
 static enum start_role decide_known(const struct start_node *n, const struct kinds *k, char *text, size_t size)
 {
 	if (k->mixture)
@@ -116,7 +133,9 @@ static enum start_role decide_known(const struct start_node *n, const struct kin
 		return wait_for_peer(n, text, size);
 	if (k->fresh)
 		return odd_one(n, k, text, size);
-	return k->shared && n->owner == START_NOBODY ? wait_for_peer(n, text, size) : START_PRIMARY;
+	if (k->shared && n->owner == START_NOBODY)
+		return wait_for_peer(n, text, size);
+	return k->shared && !n->waited ? let_take_over(n, text, size) : START_PRIMARY;
 }
 
 /* the same whatever the arbiter would say, or UNDECIDED */

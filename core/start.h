@@ -33,7 +33,12 @@ struct start_node {
 	const char *peer;        /* its name */
 	enum start_owner owner;
 	uint64_t generation;     /* of the owner's claim */
+	bool waited;             /* since this node's start, start_patience_us() */
 };
+
+/* So long after its start a node may be sure that a peer which runs the SVM has noticed that the primary is gone, and
+ * has asked the arbiter. */
+uint64_t start_patience_us(uint64_t heartbeat_us, unsigned int misses);
 
 /* Of the lineages of the writable disks. text: why, for a person; not empty for UNDECIDED and REFUSED, and for a
  * SECONDARY whose peer is believed to have newer disks. */

@@ -422,7 +422,7 @@ int daemon_make_dir(const char *path, const char *key)
 static void init_loop(struct daemon *d)
 {
 	uv_timer_t *timers[] = { &d->tick, &d->announce, &d->linger, &d->seed_poll, &d->start_limit,
-				 &d->follow, &d->say, &d->pet, &d->vm_look };
+				 &d->follow, &d->say, &d->patience, &d->pet, &d->vm_look };
 	size_t i;
 
 	uv_loop_init(&d->loop);

@@ -574,9 +574,10 @@ struct daemon {
 	struct control *control;
 	struct notify *notify;
 	struct explain *explain;
-	uv_timer_t announce, linger, seed_poll, start_limit, follow, say, pet, vm_look;
+	uv_timer_t announce, linger, seed_poll, start_limit, follow, say, patience, pet, vm_look;
 	struct run_options options;
 	bool undecided;         /* all but the role is known */
+	bool waited;            /* at the start: as struct start_node has it */
 	enum start_owner owner; /* at the start: who has the arbiter's record, */
 	uint64_t owned;         /* of this generation */
 	char waits_for[512];    /* undecided, or secondary: why, and what decides */

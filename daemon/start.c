@@ -8,7 +8,8 @@
  *
  * Undecided, the node dials as a secondary would, and listens: that the peer takes it for a secondary
  * decides, or the hello of one that is no newer. So it is, too, as long as the arbiter does not answer: it is asked
- * again and again. A claim that is lost means that the peer serves by now, whatever the operator has asked for.
+ * again and again. A claim that is lost means that the peer serves by now, whatever the operator has asked for. A host
+ * that was away for a moment only gives a peer that runs the SVM the time to claim first (on_patience()).
  */
 #include <stdio.h>
 #include <string.h>
@@ -25,6 +26,7 @@
 static void secondary(struct daemon *d)
 {
 	uv_timer_stop(&d->say);
+	uv_timer_stop(&d->patience);
 	uv_timer_stop(&d->start_limit);
 	daemon_event(d, (struct core_event){ .type = CORE_EV_DECIDED, .role = CORE_SECONDARY });
 	log_info("waiting for %s", config_peer(d->cfg)->name);
@@ -76,6 +78,7 @@ static void on_serving(struct daemon *d, int status)
 static void primary(struct daemon *d)
 {
 	uv_timer_stop(&d->say);
+	uv_timer_stop(&d->patience);
 	uv_timer_stop(&d->start_limit);
 	peer_stop_dialling(d);
 	*d->waits_for = 0;
@@ -138,7 +141,7 @@ static enum start_role choose(struct daemon *d)
 	const struct start_node n = {
 		.asked = d->options.role, .configured_primary = config_is_primary(d->cfg),
 		.boots_without_disk = *d->cfg->kernel || has_cdrom(d->cfg), .peer = config_peer(d->cfg)->name,
-		.owner = d->owner, .generation = d->owned,
+		.owner = d->owner, .generation = d->owned, .waited = d->waited,
 	};
 	struct lineage l[CONFIG_DISKS_MAX];
 	unsigned int count = lineages(d, l);
@@ -199,12 +202,31 @@ static void on_record(struct daemon *d, int status, const struct arbiter_record 
 		arbiter_read(d, on_record);
 }
 
+/* If the peer runs the SVM it has taken over by now. */
+static void on_patience(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	d->waited = true;
+	if (d->core.role == CORE_UNDECIDED && d->core.state == CORE_STARTING && d->owner == START_ME)
+		arbiter_read(d, on_record);
+}
+
+static void be_patient(struct daemon *d)
+{
+	const struct core_config *c = &d->core.cfg;
+
+	if (!d->waited)
+		uv_timer_start(&d->patience, on_patience, start_patience_us(c->heartbeat_us, c->misses) / 1000, 0);
+}
+
 /* A secondary has nothing to ask. */
 static void begin(struct daemon *d)
 {
 	enum start_role r;
 
 	uv_timer_stop(&d->start_limit);
+	be_patient(d);
 	d->owner = START_UNKNOWN;
 	r = choose(d);
 	if (r == START_SECONDARY || r == START_REFUSED)

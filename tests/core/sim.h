@@ -113,6 +113,7 @@ struct node {
 	struct core core;
 	struct vm vm;
 	struct nic nic;
+	uint64_t started_at;
 	enum start_owner owner;   /* as of the last read */
 	uint64_t owner_generation;
 	bool agent_busy, marker_due, seed_local, seed_remote;

@@ -107,8 +107,8 @@ static void power_loss(struct world *w, struct node *n, uint64_t length)
 	link_vanish(w, n); /* no FIN: the other end hears nothing */
 	node_end(w, n);
 	w->power[n->index] = false;
-	/* no host boots before its peer has noticed */
-	sim_after(w, length + 2 * w->heartbeat_us * w->misses + 100000, EV_BOOT, n->index, 1);
+	/* it may be back before its peer has noticed */
+	sim_after(w, length + 1000, EV_BOOT, n->index, 1);
 }
 
 static void tell(struct world *w, struct node *n, enum core_event_type type)

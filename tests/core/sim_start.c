@@ -51,6 +51,7 @@ static void role(struct world *w, struct node *n, enum core_role r)
 void start_open(struct world *w, struct node *n)
 {
 	disk_commit(w, n->index);
+	n->started_at = w->now;
 	n->owner = w->arbiter_none ? START_NOBODY : START_UNKNOWN;
 	if (w->arbiter_none)
 		start_decides(w, n);
@@ -61,7 +62,8 @@ void start_open(struct world *w, struct node *n)
 void start_decides(struct world *w, struct node *n)
 {
 	const struct start_node s = { .configured_primary = n->index == 0, .peer = "the other one", .owner = n->owner,
-				      .generation = n->owner_generation };
+				      .generation = n->owner_generation, .waited = w->now - n->started_at >=
+				      start_patience_us(w->heartbeat_us, w->misses) };
 	char text[512];
 
 	switch (start_decide(&s, &w->disk[n->index].l, 1, text, sizeof(text))) {
