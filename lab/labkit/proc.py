@@ -118,6 +118,15 @@ def start_time(pid):
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def is_stopped(pid):
+    """Does it stand still, by SIGSTOP?"""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
+
+
 def record(process):
     """What the state file keeps of a process."""
     return {"pid": process.pid, "start": start_time(process.pid)}

@@ -188,6 +188,18 @@ def bring_about(r, point, host, action):
         r.kill(host)
 
 
+def operator_acts(r, host):
+    """What hangs where nobody could take over is not killed: an alarm says so until it answers. Wait for that, then let it."""
+    stopped = r.session.stopped(host)
+
+    def known():
+        return not set(stopped) & set(r.session.stopped(host)) or "does not answer" in " ".join(r.session.alarms(host))
+    r.wait(f"alarm of {host}, where {stopped} hang", known, NOTICE_LIMIT)
+    if left := set(stopped) & set(r.session.stopped(host)):
+        r.note("alarm")
+        r.thaw(left)
+
+
 def at_point(name, action):
     """A fault at a named step."""
     point = points.BY_NAME[name]
@@ -205,6 +217,8 @@ def at_point(name, action):
             r.start(r.secondary)
         r.reboot = boots(f"at-{name}-{action}")
         bring_about(r, point, host, action)
+        if action == "stop" and not point.survived and not r.not_reached:
+            operator_acts(r, host)
     fault.__doc__ = f"{point.host} at {name}: {action}"
     return fault
 

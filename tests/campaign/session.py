@@ -117,6 +117,10 @@ class Session(pairlab.Pair):
             raise Violation(f"no primary, or two: {self.states()}")
         return found[0]
 
+    def alarms(self, host):
+        """What it cannot mend."""
+        return [alarm["text"] for alarm in (self.status(host) or {"alarms": []})["alarms"]]
+
     def log(self, host):
         """What a daemon has written so far."""
         with open(self.labs.host_file(host, "colo.log"), encoding="utf-8", errors="replace") as file:
@@ -133,6 +137,10 @@ class Session(pairlab.Pair):
         if what == "all":
             return found
         return [pid for pid in found if proc.program_of(pid).startswith(PROGRAMS[what])]
+
+    def stopped(self, host):
+        """Processes of a host that stand still."""
+        return [pid for pid in self.pids(host, "all") if proc.is_stopped(pid)]
 
     def signal(self, host, what, number):
         """Send a signal to them; their pids."""
