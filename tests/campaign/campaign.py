@@ -166,9 +166,18 @@ class Campaign:
             result["violation"] = str(err)
         except (AssertionError, RuntimeError, OSError) as err:
             result["violation"] = f"the campaign itself: {err!r}"
+        if not result["ok"] and not result["loads"]:
+            result["loads"] = self._loads_so_far()
         if r:
             result.update(reboot=r.reboot, not_reached=r.not_reached, by_hand=r.by_hand, notes=r.notes)
         return result
+
+    def _loads_so_far(self):
+        """For whoever looks for the cause."""
+        try:
+            return self.session.work.ask("mark")
+        except (Violation, RuntimeError, OSError):
+            return {}
 
     def _wait_quiet(self):
         self.session.wait("protection", self.session.is_protected, PROTECTED_LIMIT)
