@@ -17,6 +17,8 @@ import table  # noqa: E402
 
 PASSED = re.compile(r'FAILPOINT(?:_IF|_AFTER)?\((?:[^;]*, )?"([a-z-]+)"\);')
 
+ALTERNATIVES = {"agent-run"}    # steps to which each driver has a way of its own
+
 
 def in_sources():
     """Names in the order of the files."""
@@ -32,7 +34,10 @@ class Points(unittest.TestCase):
     """Names here and there."""
 
     def test_names(self):
-        self.assertEqual(sorted(in_sources()), sorted(point.name for point in points.POINTS))
+        found = in_sources()
+        twice = {name for name in found if found.count(name) > 1}
+        self.assertLessEqual(twice, ALTERNATIVES)
+        self.assertEqual(sorted(set(found)), sorted(point.name for point in points.POINTS))
 
     def test_words(self):
         for point in points.POINTS:
