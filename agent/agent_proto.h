@@ -66,8 +66,11 @@ enum agent_op {
  *			the migration comes earlier than that, and `cont` in between would abort QEMU): all but
  *			stopping, saving and running. device_bytes, stop_ns, save_ns, cont_ns, pause_ns, ran_at_ns are 0
  *	VIEW		the image is the file itself, with what is in it
- *	APPLY		with STAGED: pages go into the image. All other SVMs with a view of this file must stand still,
- *			for pages that they did not write change under them
+ *	APPLY		with STAGED: pages go into the image. With ran_at_ns: the clocks in the device-state memfd, which
+ *			holds the whole migration stream, are advanced in place by the time since; so the daemon asks
+ *			before it feeds the stream to QEMU, takes from ran_at_ns what it expects to need from now until
+ *			the VM runs, and says 0 unless the guest's TSC is emulated (TCG). All other SVMs with a view of
+ *			this file must stand still, for pages that they did not write change under them
  *	LOADED		after the load (query-status is "paused" or "prelaunch"), before `cont`
  *	PING		answered at once: says nothing about the main loop
  *	STOP, CONT, flags RUN and LOAD: -ENOSYS. (LOADED is -ENOSYS with driver direct.)
@@ -85,7 +88,7 @@ struct agent_request {
 	uint32_t flags; /* AGENT_F_* */
 	uint64_t epoch; /* for messages only */
 	uint8_t nonce[AGENT_NONCE]; /* CHECKPOINT, APPLY with LOAD, LOADED: goes into the marker frame */
-	int64_t ran_at_ns;  /* APPLY with LOAD: when the PVM ran on, in CLOCK_MONOTONIC of this host; the
+	int64_t ran_at_ns;  /* APPLY with LOAD, and as said above with standby: when the PVM ran on, in CLOCK_MONOTONIC of this host; the
 			     * guest's clocks are advanced by the time since, so that both guests' clocks
 			     * read alike; 0: do not */
 };

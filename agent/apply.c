@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -115,6 +116,26 @@ static int load_advanced(struct job *job, uint8_t *state, size_t len, int64_t ad
 		return agent_fail(&job->err, -EBADMSG,
 				  "device state: the clock was not loaded as written");
 	return 0;
+}
+
+/* Driver standby: set the clocks forward in what the daemon is about to have loaded. */
+static int advance_stream(struct job *job)
+{
+	int64_t add = clock_advance(job, 0), clock;
+	struct stat st;
+	void *state;
+	int ret;
+
+	if (!add)
+		return 0;
+	if (fstat(ops.dev_fd, &st) < 0 || st.st_size <= 0 || st.st_size > STATE_MAX)
+		return agent_fail(&job->err, -EBADMSG, "device state: bad size");
+	state = mmap(NULL, st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, ops.dev_fd, 0);
+	if (state == MAP_FAILED)
+		return agent_fail(&job->err, -errno, "device state: %s", strerror(errno));
+	ret = clock_patch(state, st.st_size, add, clock_ticks(add), &clock);
+	munmap(state, st.st_size);
+	return ret < 0 ? agent_fail(&job->err, -EBADMSG, "device state: no usable timer section") : 0;
 }
 
 static int load(struct job *job)
@@ -276,6 +297,8 @@ void apply_job(void *opaque)
 		ops.drv->stop(true);
 	reply->apply.stop_ns = now_ns() - start;
 	job->ret = with_load ? replace_state(job) : apply_pages(job);
+	if (job->ret == 0 && ops.drv->by_qmp)
+		job->ret = advance_stream(job);
 	if (job->ret == 0 && (job->req->flags & AGENT_F_HASH))
 		job->ret = view_check(&ops.ram, &job->err);
 	if (job->ret == 0 && (job->req->flags & AGENT_F_HASH))

@@ -156,7 +156,17 @@ static int64_t standby_jit_flushes(void)
 	return -1;
 }
 
-/* Without load(), reset() and clocks: requests that need them are refused (ops.c). */
+/* The daemon asks for clocks to be set only where it is. */
+static bool standby_emulates_tsc(void)
+{
+#ifdef __x86_64__
+	return true;
+#else
+	return false;
+#endif
+}
+
+/* Without load(), reset() and QEMU's clock: requests that need them are refused (ops.c). */
 static const struct driver standby = {
 	.name = "standby",
 	.by_qmp = true,
@@ -169,6 +179,7 @@ static const struct driver standby = {
 	.stop = standby_stop,
 	.cont = standby_cont,
 	.save = standby_save,
+	.emulates_tsc = standby_emulates_tsc,
 	.jit_flushes = standby_jit_flushes,
 };
 
