@@ -71,7 +71,9 @@ enum agent_op {
  *			before it feeds the stream to QEMU, takes from ran_at_ns what it expects to need from now until
  *			the VM runs, and says 0 unless the guest's TSC is emulated (TCG). All other SVMs with a view of
  *			this file must stand still, for pages that they did not write change under them
- *	LOADED		after the load (query-status is "paused" or "prelaunch"), before `cont`
+ *	LOADED		after the load (query-status is "paused" or "prelaunch"), before `cont`. The standby was told
+ *			announce-rounds=1: that frame of QEMU's own comes before the marker. (With 0 the guest's next
+ *			reset of a virtio-net NIC crashes QEMU 7.2, which has then freed its timer.)
  *	PING		answered at once: says nothing about the main loop
  *	STOP, CONT, flags RUN and LOAD: -ENOSYS. (LOADED is -ENOSYS with driver direct.)
  */

@@ -2,11 +2,11 @@
 """A protected pair without a daemon: seed, view, track, checkpoints, all hashed."""
 import mmap
 import os
-import socket
 import statistics
 import struct
 import tempfile
 
+import drivers
 import initramfs
 import kernel
 import vm as qemu
@@ -20,13 +20,15 @@ MARKER = bytes(12) + b"\x88\xb5COLO-MRK"
 class Pair:
     """PVM and SVM; the staging area is shared, so nothing needs to be sent."""
 
-    def __init__(self, agent_so, work, machine="pc", **options):
+    def __init__(self, agent_so, work, machine="pc", driver="direct", **options):
         self.dir = tempfile.TemporaryDirectory(prefix="colo-agent-")
         kdir = kernel.get()
         initrd = self.dir.name + "/initrd"
         initramfs.make(initrd, work, kdir)
         self.options = dict(machine=machine, kernel=kdir + "/vmlinuz", initrd=initrd, **options)
         self.agent_so = agent_so
+        self.way = drivers.WAYS[driver](self)
+        self.state = b""  # of the devices, at the last checkpoint
         self.pvm = self.svm = None
         self.ended = []
         self.epoch = 0
@@ -37,6 +39,7 @@ class Pair:
         return self
 
     def __exit__(self, *exc):
+        self.way.end()
         for v in (self.pvm, self.svm):
             if v:
                 v.kill()
@@ -49,57 +52,53 @@ class Pair:
         return qemu.VM(name, self.dir.name, self.agent_so, **self.options, **more)
 
     def before_apply(self):
-        """The PVM runs on from a checkpoint, the SVM has not begun with it."""
+        """The PVM runs on from a checkpoint, the SVM has not begun with it. (With standby it stands still.)"""
 
     def boot(self):
-        self.pvm = self.vm("pvm")
+        self.pvm = self.way.boot()
         self.pvm.agent.hello()
         self.pvm.wait_console("READY")
+
+    def svm_name(self):
+        return f"svm{len(self.ended)}"
 
     def take_over(self):
         """The PVM dies, the SVM serves for good."""
         self.pvm.kill()
+        self.way.end()
         self.ended.append(self.pvm)
         self.pvm, self.svm = self.svm, None
         self.pvm.agent.ask(qemu.SERVE)
 
     def protect(self):
         """From a guest that serves to two VMs that run side by side."""
-        ours, theirs = socket.socketpair()
-        self.svm = self.vm(f"svm{len(self.ended)}", incoming=theirs)
-        theirs.close()
-        self.svm.agent.hello()
-        qemu.seed(self.pvm, ours)
-        ours.close()
-        qemu.wait_status(self.svm, ("paused", "prelaunch"))
-        blocks, size = self.pvm.agent.setup()
-        other, _ = self.svm.agent.setup(os.dup(self.pvm.agent.staging))
-        assert blocks == other, f"RAM differs: {blocks} and {other}"
+        size = self.way.seed()
         self.map = mmap.mmap(self.pvm.agent.staging, size)
-        self.svm.agent.ask(qemu.VIEW)
         self.pvm.agent.ask(qemu.TRACK)
         self.pvm.qmp.ask("cont")
         a, b = self.checkpoint(hashed=True, run_svm=False)
         assert a["hash"] == b["hash"], "RAM differs after seeding"
         self.svm.qmp.ask("cont")
 
-    def send_state(self, length):
-        state = os.pread(self.pvm.agent.state, length, 0)
-        os.ftruncate(self.svm.agent.state, 0)
-        os.pwrite(self.svm.agent.state, state, 0)
+    def harvest(self, nonce, hashed=False):
+        """The PVM's part: self.state and the staging area hold a checkpoint, and it runs on."""
+        self.epoch += 1
+        a = self.way.checkpoint(qemu.HASH if hashed else 0, nonce, self.epoch)
+        self.state = self.way.state(a["device_bytes"])
+        return a
+
+    def apply(self, a, nonce, hashed=False, run=True):
+        """The SVM's part."""
+        return self.way.apply(qemu.HASH if hashed else 0, nonce, a["ran_at"], run)
 
     def checkpoint(self, hashed=False, run_svm=True):
         nonce = os.urandom(16)
-        more = qemu.HASH if hashed else 0
-        self.epoch += 1
-        a = self.pvm.agent.checkpoint(qemu.RUN | more, nonce, self.epoch)
-        self.send_state(a["device_bytes"])
-        self.before_apply()
-        b = self.svm.agent.apply(qemu.STAGED | qemu.LOAD | more | (qemu.RUN if run_svm else 0),
-                                 nonce, a["ran_at"])
+        a = self.harvest(nonce, hashed)
+        b = self.apply(a, nonce, hashed, run_svm)
         for v in (self.pvm, self.svm):
             count_markers(v, nonce)
             v.qmp.drain()
+        self.way.ready()
         if not hashed:
             self.pauses.append(a)
             self.applies.append(b)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Two stock QEMUs side by side: every checkpoint leaves all of guest RAM equal.
 
-usage: test_pair.py AGENT.so GUEST-PROGRAM [MACHINE [CHECKPOINTS]]
+usage: test_pair.py AGENT.so GUEST-PROGRAM [MACHINE [DRIVER [CHECKPOINTS]]]
 """
 import errno
 import os
@@ -14,7 +14,6 @@ import kernel  # noqa: E402
 import pair as pairs  # noqa: E402
 import vm as qemu  # noqa: E402
 
-CLOCK_NS = 1_000_000
 RAM = 512 << 20
 SLACK = 16 << 20  # firmware, and what the guest wrote since the last look
 
@@ -32,7 +31,7 @@ def check_failed_checkpoint(p):
     """Nobody reads the NIC's frames: the checkpoint fails, the PVM runs, no page is lost."""
     p.pvm.nic.flood()
     try:
-        p.pvm.agent.checkpoint(qemu.RUN)
+        p.harvest(bytes(16))
         raise AssertionError("a marker went into a socket that is full")
     except qemu.Failed as e:
         assert e.status == -errno.ETIMEDOUT, e
@@ -61,7 +60,7 @@ def check_hostile(p):
                       (32, b"\xff" * 4), (40, b"\xff" * 8), (48, b"\xff" * 8)):
         p.map[at:at + len(value)] = value
         try:
-            p.svm.agent.apply(qemu.STAGED | qemu.LOAD | qemu.RUN)
+            p.apply({"ran_at": 0}, bytes(16))
             raise AssertionError(f"bytes at {at} were not checked")
         except qemu.Failed as e:
             assert e.status == -errno.EBADMSG, e
@@ -81,15 +80,15 @@ def check_ended(p):
 def check_negative(p):
     """A page left out on purpose must be seen, or the hashes prove nothing."""
     nonce = os.urandom(16)
-    a = p.pvm.agent.checkpoint(qemu.RUN | qemu.HASH, nonce)
-    p.send_state(a["device_bytes"])
+    a = p.harvest(nonce, hashed=True)
     saved = p.skip_page()
-    flags = qemu.STAGED | qemu.LOAD | qemu.HASH
-    b = p.svm.agent.apply(flags, nonce)
+    b = p.apply(a, nonce, hashed=True, run=False)
     assert a["hash"] != b["hash"], "a page was left out, and the hash did not see it"
     p.undo(saved)
-    b = p.svm.agent.apply(flags | qemu.RUN, nonce)
+    p.way.ready()
+    b = p.apply(a, nonce, hashed=True)
     assert a["hash"] == b["hash"], "RAM differs after the page was put back"
+    p.way.ready()
     p.pvm.nic.frames()
     p.svm.nic.frames()
 
@@ -115,7 +114,7 @@ def check_clocks(p):
     print("guest clocks differ by us (error up to): "
           + " ".join(f"{d / 1000:.0f}({e / 1000:.0f})" for d, e in found))
     near = sorted(abs(d) for d, _ in found)
-    assert near[len(near) // 2] < CLOCK_NS, f"guest clocks differ: {found}"
+    assert near[len(near) // 2] < p.way.clock_ns, f"guest clocks differ: {found}"
 
 
 def check_failover(p):
@@ -127,9 +126,9 @@ def check_failover(p):
         assert time.monotonic() < deadline, "the SVM does not go on"
         time.sleep(0.05)
     assert p.pvm.nic.clocks(7), "the SVM does not answer on its NIC"
-    for flags in (qemu.STAGED | qemu.LOAD | qemu.RUN, qemu.LOAD):
+    for late in p.way.late:
         try:
-            p.pvm.agent.apply(flags)
+            late(p.pvm.agent)
             raise AssertionError("a checkpoint was applied to a VM that serves")
         except qemu.Failed as e:
             assert e.status == -errno.EBUSY, e
@@ -160,9 +159,10 @@ def check_consoles(p):
 def main():
     agent_so, work = sys.argv[1:3]
     machine = sys.argv[3] if len(sys.argv) > 3 else "pc"
-    n = int(sys.argv[4] if len(sys.argv) > 4 else os.environ.get("CHECKPOINTS", "40"))
+    driver = sys.argv[4] if len(sys.argv) > 4 else "direct"
+    n = int(sys.argv[5] if len(sys.argv) > 5 else os.environ.get("CHECKPOINTS", "40"))
     append = os.environ.get("GUEST", "dirty_mib=64 dirty_pages=200 dirty_ms=4")
-    with pairs.Pair(os.path.abspath(agent_so), work, machine, append=append,
+    with pairs.Pair(os.path.abspath(agent_so), work, machine, driver, append=append,
                     smp=int(os.environ.get("SMP", "1"))) as p:
         try:
             p.boot()

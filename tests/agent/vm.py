@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A stock QEMU with the agent in it, driven as the daemon drives it: inherited sockets only."""
 import array
+import fcntl
 import json
 import os
 import select
@@ -12,7 +13,7 @@ import time
 import tap
 
 (HELLO, SETUP, SELFTEST, TRACK, CHECKPOINT, VIEW, APPLY, STOP, CONT, UNTRACK,
- SERVE) = range(1, 12)
+ SERVE, PING, LOADED) = range(1, 14)
 RUN, LOAD, HASH, STAGED = 1, 2, 4, 8
 PAGE = 4096
 ACCEL = os.environ.get("ACCEL", "tcg")
@@ -21,6 +22,8 @@ REQUEST = struct.Struct("=IIQ16sq")
 REPLY_HEAD = struct.Struct("=Ii256s")
 REPLY_BODY = 4624
 NICS = 8
+MEM = 512  # MiB
+PIPE = 1 << 20  # bytes: a usual device state fits
 ETHERTYPE = b"\x88\xb5"
 FRAME = struct.Struct("=6s6s2sQQQ22s")
 
@@ -87,10 +90,28 @@ class Agent:
         return dict(zip(names, (pages, size, *rest)), taken=taken)
 
     def apply(self, flags, nonce=bytes(16), ran_at=0):
+        return self._applied(self.ask(APPLY, flags, 0, nonce, ran_at))
+
+    def loaded(self, flags, nonce):
+        return self._applied(self.ask(LOADED, flags, 0, nonce))
+
+    @staticmethod
+    def _applied(body):
         names = ("dropped", "applied", "stop", "drop", "apply", "reset", "load", "cont", "total",
                  "hash")
-        body = self.ask(APPLY, flags, 0, nonce, ran_at)
         return dict(zip(names, struct.unpack_from("=QQqqqqqqqQ", body)))
+
+    def put_state(self, state):
+        """Into the device-state file."""
+        os.ftruncate(self.state, 0)
+        os.pwrite(self.state, state, 0)
+
+    def close(self):
+        self.sock.close()
+        for fd in (self.staging, self.state):
+            if fd is not None:
+                os.close(fd)
+        self.staging = self.state = None
 
 
 class Qmp:
@@ -98,6 +119,7 @@ class Qmp:
         self.sock = sock
         sock.settimeout(30 * SLOWER)
         self.buffer = b""
+        self.events = []
         self._line()
         self.ask("qmp_capabilities")
 
@@ -120,6 +142,56 @@ class Qmp:
                 raise RuntimeError(f"{command}: {reply['error']}")
             if "return" in reply:
                 return reply["return"]
+            self.events.append(reply)
+
+    def wait_event(self, name, **data):
+        """The next event of that name and with that data."""
+        while True:
+            while self.events:
+                e = self.events.pop(0)
+                if e["event"] == name and data.items() <= e.get("data", {}).items():
+                    return e
+            self.events.append(self._line())
+
+    def _pipe(self, mine, name):
+        """A pipe, one end of which QEMU has under @name. Returns the other, which is end @mine of it."""
+        ends = os.pipe()
+        fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, PIPE)
+        self.ask("getfd", fds=(ends[1 - mine],), fdname=name)
+        os.close(ends[1 - mine])
+        return ends[mine]
+
+    def give_pipe(self):
+        """For save(); apart, so that the VM need not be stopped for it."""
+        return self._pipe(0, "save")
+
+    def save(self, reader):
+        """A migration of a VM that is stopped: what came out of the pipe. QEMU closes its end when all is
+        done: the run state is settled then, as it is not when the event says that the migration is completed."""
+        try:
+            self.ask("migrate", uri="fd:save")
+            data = b"".join(iter(lambda: os.read(reader, PIPE), b""))
+        finally:
+            os.close(reader)
+        got = self.ask("query-migrate")
+        status = self.ask("query-status")["status"]
+        if got.get("status") != "completed" or status != "postmigrate":
+            raise RuntimeError(f"migration: {got}, then {status}")
+        return data
+
+    def load(self, data):
+        """The other way, into a QEMU with `-incoming defer`; it is paused afterwards."""
+        writer = self._pipe(1, "load")
+        try:
+            self.ask("migrate-incoming", uri="fd:load")
+            while data:
+                data = data[os.write(writer, data):]
+        finally:
+            os.close(writer)
+        self.wait_event("MIGRATION", status="completed")
+        status = self.ask("query-status")["status"]
+        if status not in ("paused", "prelaunch"):
+            raise RuntimeError(f"after an incoming migration the VM is {status}")
 
     def drain(self):
         """Read events away, as the daemon does; QEMU would keep them."""
@@ -131,6 +203,7 @@ class Qmp:
             pass
         self.sock.settimeout(30 * SLOWER)
         self.buffer = b""
+        self.events = []
 
 
 class Nic(tap.Nic):
@@ -159,11 +232,13 @@ class Nic(tap.Nic):
 
 
 class VM:
-    """One QEMU; `incoming` is the socket to be seeded from."""
+    """One QEMU; `incoming` is the socket to be seeded from, or "defer". `ram` is the descriptor of the file
+    that guest RAM is in, with driver standby."""
 
-    def __init__(self, name, where, agent_so, machine="pc", mem=512, smp=1, kernel=None,
-                 initrd=None, append="", incoming=None, load="plugin", disk_fds=(), extra=()):
-        self.name = name
+    def __init__(self, name, where, agent_so, machine="pc", mem=MEM, smp=1, kernel=None,
+                 initrd=None, append="", incoming=None, load="plugin", disk_fds=(), extra=(),
+                 ram=None):
+        self.name, self.ram = name, ram
         self.log = f"{where}/{name}.serial"
         self.errors = f"{where}/{name}.stderr"
         control, control_q = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -174,18 +249,26 @@ class VM:
         passed += [control_q.fileno(), qmp_q.fileno()]
         args += "".join(f",diskfd={fd}" for fd in disk_fds)
         passed += disk_fds
+        if ram is not None:
+            args += f",ram={ram}"
+            passed.append(ram)
+            machine += ",memory-backend=ram0"
+            extra = ["-object", f"memory-backend-file,id=ram0,size={mem}M,mem-path=/proc/self/fd/{ram},share=on",
+                     *extra]
         cmd = [os.environ.get("QEMU", "qemu-system-x86_64"), "-nodefaults", "-no-user-config",
                "-display", "none", "-no-shutdown", "-machine", machine, "-accel", ACCEL,
                "-cpu", "max", "-m", str(mem), "-smp", str(smp),
                "-global", "apic-common.vapic=off",
                "-chardev", f"socket,id=qmp,fd={qmp_q.fileno()}", "-mon", "chardev=qmp,mode=control",
-               "-chardev", f"file,id=con,path={self.log}", "-serial", "chardev:con",
+               "-chardev", f"file,id=con,path={self.log},append=on", "-serial", "chardev:con",
                "-netdev", f"tap,id=n0,fd={self.nic.tap}",
                "-device", "virtio-net-pci,netdev=n0,mac=52:52:52:52:52:52,disable-modern=on"]
         if kernel:
             cmd += ["-kernel", kernel, "-initrd", initrd, "-append",
                     "console=ttyS0 quiet panic=1 net.ifnames=0 tsc=reliable " + append]
-        if incoming is not None:
+        if incoming == "defer":
+            cmd += ["-incoming", "defer", "-S"]
+        elif incoming is not None:
             cmd += ["-incoming", f"fd:{incoming.fileno()}", "-S"]
             passed.append(incoming.fileno())
         env = dict(os.environ)
@@ -193,7 +276,7 @@ class VM:
             cmd += ["-plugin", f"{agent_so},{args}"]
         elif load == "preload":
             env.update(LD_PRELOAD=agent_so, COLO_AGENT=args)
-        with open(self.errors, "w") as err:
+        with open(self.errors, "a") as err:
             self.process = subprocess.Popen(cmd + list(extra), env=env, pass_fds=passed,
                                             stdin=subprocess.DEVNULL, stdout=err, stderr=err)
         for s in (control_q, qmp_q):
@@ -217,6 +300,8 @@ class VM:
     def memory(self):
         """Bytes of guest RAM that there are: pages of images, and private ones."""
         pid, total, block = self.process.pid, 0, False
+        if self.ram is not None:
+            total = os.fstat(self.ram).st_blocks * 512
         for fd in os.listdir(f"/proc/{pid}/fd"):
             path = f"/proc/{pid}/fd/{fd}"
             # images are the memfds that are named as RAM blocks, and not colo's own
@@ -225,7 +310,7 @@ class VM:
         with open(f"/proc/{pid}/smaps") as maps:
             for line in maps:
                 if "-" in line.split()[0]:
-                    block = "/memfd:pc." in line
+                    block = "/memfd:pc." in line or "/memfd:guest-ram" in line
                 elif block and line.startswith("Anonymous:"):
                     total += int(line.split()[1]) << 10
         return total
@@ -239,6 +324,18 @@ class VM:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+    def end(self):
+        """Kill, and close whatever belongs to this QEMU."""
+        self.kill()
+        self.nic.close()
+        self.agent.close()
+        self.qmp.sock.close()
+
+    def ignore_ram(self, on):
+        """Leave RAM out of migrations from and into this QEMU."""
+        self.qmp.ask("migrate-set-capabilities", capabilities=[
+            {"capability": name, "state": on} for name in ("x-ignore-shared", "events")])
 
 
 def seed(pvm, svm_sock, timeout=60):
