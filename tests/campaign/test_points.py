@@ -64,10 +64,11 @@ class Table(unittest.TestCase):
 
     def test_rows(self):
         common = {"ok": True, "not_reached": False, "well_s": 2.0, "notes": []}
-        found = [{**common, "kind": "power-primary", "reboot": False, "loads": {"web": {"gap_ms": 500.0}}},
+        found = [{**common, "kind": "power-primary", "reboot": False, "loads": {"web": {"gap_ms": 500.0}, "web-new": {"gap_ms": 1000.0}}},
                  {**common, "kind": "at-claim-kill", "reboot": True, "loads": {"web": {"gap_ms": 30000.0}}}]
         rows = {row["fault"]: row for row in table.rows(found)}
         self.assertEqual(rows["all"]["gap_ms"]["max"], 500.0)
+        self.assertEqual(rows["all"]["new_ms"]["max"], 1000.0)
         self.assertEqual(rows["all"]["count"], 2)
         self.assertIsNone(rows["at a step: kill (both halves lost)"]["gap_ms"]["max"])
 
