@@ -129,6 +129,16 @@ static void on_agent_serves(struct daemon *d, const struct agent_reply *r)
 		log_warn("agent: %s: the guest's RAM may come to take up twice its size", r->error);
 }
 
+/* Since when clients may have waited. A PVM that hung was silent before the primary was. */
+static uint64_t silent_since(const struct daemon *d)
+{
+	uint64_t hung = d->cfg->watchdog_us + 1000000;
+
+	if (d->core.loss != CORE_LOSS_WEDGED && d->core.loss != CORE_LOSS_DISK)
+		hung = 0;
+	return d->core.lost_at_us > hung ? d->core.lost_at_us - hung : 0;
+}
+
 /* The VM runs here, on disks that say so after a crash, too: let it be heard. */
 static void serve_as_survivor(struct daemon *d)
 {
@@ -137,7 +147,7 @@ static void serve_as_survivor(struct daemon *d)
 
 	FAILPOINT("take-over");
 	d->taking_over = false;
-	nic_take_over(d, d->core.lost_at_us);
+	nic_take_over(d, silent_since(d));
 	f->valid = true;
 	f->cause = d->core.loss;
 	f->at_unix_ms = daemon_unix_ms();

@@ -3,7 +3,7 @@
  * watchdog.c - signs of life: of the daemon for its supervisor, of QEMU and the disk managers for the daemon
  *
  * Theory of operation. What ends is noticed at once, by pidfd or socket (vm.c, diskman.c). This is about what hangs.
- * Once a second each part is asked something that costs nothing, if it owes no answer: QEMU's main loop by a ping to the
+ * Twice a second each part is asked something that costs nothing, if it owes no answer: QEMU's main loop by a ping to the
  * agent, its monitor by QMP query-status, each disk manager's control thread by DISK_STATUS. One that owes an answer
  * for longer than [vm] watchdog hangs: the core hears CORE_EV_VM_WEDGED or CORE_EV_DISK_FAILED and hands the VM over,
  * where there is somebody to take it; else there is an alarm, until an answer comes.
@@ -27,14 +27,14 @@
 #include "common/log.h"
 #include "daemon/daemon.h"
 
-#define TURN_MS 1000
+#define TURN_MS 500
 #define SOON_MS 100
-#define LONGEST_TURN_US 1500000
+#define LONGEST_TURN_US 750000
 #define CHECKPOINT_LIMIT_US 10000000
 #define RAM_LIMIT_US 60000000
 #define DISK_LIMIT_US 30000000
 #define GIB (1ull << 30)
-#define SPACE_TURNS 10
+#define SPACE_TURNS 20
 #define STATE_SPACE (1ull << 20) /* sockets and logs */
 #define DATA_SPACE (16ull << 20) /* what is known of the disks */
 
@@ -110,7 +110,8 @@ static void ask_vm(struct daemon *d)
 	if (!vm->qmp || vm->qmp_asked)
 		return;
 	vm->qmp_silent_us = 0;
-	vm->qmp_asked = qmp_command(vm->qmp, "query-status", NULL, -1, on_qmp_answer, d) == 0;
+	/* where it takes no question, as it is closed, there is no answer either */
+	vm->qmp_asked = qmp_command(vm->qmp, "query-status", NULL, -1, on_qmp_answer, d) != -ENOMEM;
 }
 
 static uint64_t agent_limit(const struct daemon *d)
