@@ -3,7 +3,8 @@
 """RAM is the same on both hosts after each checkpoint, under web, database, memory, code and file load.
 
 Then the primary's host loses power, and what the survivor has is looked at: the guest's own checks,
-PostgreSQL's (pg_amcheck), the kernel's log, the file system. Argument: number of checkpoints (200).
+PostgreSQL's (pg_amcheck), the kernel's log, the file system. Arguments: number of checkpoints (200), options of
+`lab up`, as for another machine.
 """
 import sys
 
@@ -52,7 +53,7 @@ def survivor_checks(pair):
 
 def main():
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    with pairlab.Pair("hash") as pair:
+    with pairlab.Pair("hash", *sys.argv[2:]) as pair:
         start_loads(pair)
         for n in range(1, count + 1):
             one_checkpoint(pair, n)
