@@ -4,6 +4,9 @@
  *
  * One request at a time, each answered once; a ping may be under way besides. If QEMU ends, the request under way gets
  * no answer; the end of QEMU is reported by vm.c, silence by watchdog.c.
+ *
+ * The staging area and the file of device state belong to the daemon, so that with driver standby one agent finds
+ * there what came while another one ran the VM.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -17,30 +20,46 @@
 #include "common/wire.h"
 #include "daemon/daemon.h"
 
-static int map_areas(struct agentlink *a)
+static int map_areas(struct staging *s)
 {
 	struct stat st;
 
-	if (fstat(a->stage_fd, &st) < 0)
+	if (fstat(s->fd, &st) < 0)
 		return -errno;
-	a->stage_size = st.st_size;
-	a->stage = mmap(NULL, a->stage_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-			a->stage_fd, 0);
-	if (a->stage == MAP_FAILED) {
-		a->stage = NULL;
+	if (s->map && s->size == (size_t)st.st_size)
+		return 0;
+	if (s->map)
+		munmap(s->map, s->size);
+	s->size = st.st_size;
+	s->map = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, s->fd, 0);
+	if (s->map == MAP_FAILED) {
+		s->map = NULL;
 		return -errno;
 	}
 	return 0;
 }
 
+static void set_up(struct staging *s, struct agent_reply *reply)
+{
+	int r;
+
+	s->blocks = *reply;
+	s->have_blocks = true;
+	r = map_areas(s);
+	if (r < 0) {
+		reply->status = r;
+		snprintf(reply->error, sizeof(reply->error), "staging area: %s", strerror(-r));
+	}
+}
+
 static void on_reply(void *arg, int events)
 {
-	struct daemon *d = arg;
-	struct agentlink *a = &d->agent;
+	const struct vm_home *home = arg;
+	struct daemon *d = home->d;
+	struct agentlink *a = home->next ? &d->standby.agent : &d->agent;
 	struct agent_reply reply;
 	agent_fn *fn = a->fn;
 	ssize_t n = recv(a->fd, &reply, sizeof(reply), MSG_DONTWAIT);
-	int r;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -60,45 +79,52 @@ static void on_reply(void *arg, int events)
 		return;
 	}
 	reply.error[sizeof(reply.error) - 1] = 0;
-	if (reply.op == AGENT_HELLO) {
+	if (reply.op == AGENT_HELLO)
 		a->hello = reply;
-	} else if (reply.op == AGENT_SETUP && !reply.status) {
-		a->blocks = reply;
-		a->have_blocks = true;
-		r = map_areas(a);
-		if (r < 0) {
-			reply.status = r;
-			snprintf(reply.error, sizeof(reply.error), "staging area: %s", strerror(-r));
-		}
-	}
+	else if (reply.op == AGENT_SETUP && !reply.status)
+		set_up(&d->stage, &reply);
 	a->fn = NULL;
 	fn(d, &reply);
 }
 
+static int open_link(struct agentlink *a, struct vm *vm, int fd, agent_fn *fn)
+{
+	*a = (struct agentlink){ .fd = fd, .fn = fn };
+	a->request.op = AGENT_HELLO;
+	a->watch = watch_new(&vm->home->d->loop, fd, UV_READABLE, on_reply, vm->home);
+	return a->watch ? 0 : -ENOMEM;
+}
+
 int agentlink_open(struct daemon *d, int fd, agent_fn *fn)
 {
-	struct agentlink *a = &d->agent;
+	return open_link(&d->agent, &d->vm, fd, fn);
+}
 
-	*a = (struct agentlink){ .fd = fd, .fn = fn, .stage_fd = -1, .device_fd = -1 };
-	a->request.op = AGENT_HELLO;
-	a->watch = watch_new(&d->loop, fd, UV_READABLE, on_reply, d);
-	return a->watch ? 0 : -ENOMEM;
+int agentlink_open_next(struct daemon *d, agent_fn *fn)
+{
+	return open_link(&d->standby.agent, &d->standby.vm, d->standby.vm.agent_fd, fn);
+}
+
+void agentlink_shut(struct agentlink *a)
+{
+	watch_free(a->watch);
+	if (a->fd >= 0)
+		close(a->fd);
+	*a = (struct agentlink){ .fd = -1 };
 }
 
 void agentlink_close(struct daemon *d)
 {
-	struct agentlink *a = &d->agent;
+	struct staging *s = &d->stage;
 
-	watch_free(a->watch);
-	if (a->stage)
-		munmap(a->stage, a->stage_size);
-	if (a->stage_fd >= 0)
-		close(a->stage_fd);
-	if (a->device_fd >= 0)
-		close(a->device_fd);
-	if (a->fd >= 0)
-		close(a->fd);
-	*a = (struct agentlink){ .fd = -1, .stage_fd = -1, .device_fd = -1 };
+	agentlink_shut(&d->agent);
+	if (s->map)
+		munmap(s->map, s->size);
+	if (s->fd >= 0)
+		close(s->fd);
+	if (s->device_fd >= 0)
+		close(s->device_fd);
+	*s = (struct staging){ .fd = -1, .device_fd = -1 };
 }
 
 static int send_request(struct agentlink *a, const struct agent_request *r, const int *fds, int nfds,
@@ -117,19 +143,31 @@ static int send_request(struct agentlink *a, const struct agent_request *r, cons
 	return e;
 }
 
-int agentlink_setup(struct daemon *d, agent_fn *fn)
+static int setup(struct daemon *d, struct agentlink *a, agent_fn *fn)
 {
 	struct agent_request r = { .op = AGENT_SETUP };
-	struct agentlink *a = &d->agent;
+	struct staging *s = &d->stage;
 	int fds[2];
 
-	a->stage_fd = memfd_create("colo-stage", MFD_CLOEXEC);
-	a->device_fd = memfd_create("colo-device", MFD_CLOEXEC);
-	if (a->stage_fd < 0 || a->device_fd < 0)
+	if (s->fd < 0)
+		s->fd = memfd_create("colo-stage", MFD_CLOEXEC);
+	if (s->device_fd < 0)
+		s->device_fd = memfd_create("colo-device", MFD_CLOEXEC);
+	if (s->fd < 0 || s->device_fd < 0)
 		return -errno;
-	fds[0] = a->stage_fd;
-	fds[1] = a->device_fd;
+	fds[0] = s->fd;
+	fds[1] = s->device_fd;
 	return send_request(a, &r, fds, 2, fn);
+}
+
+int agentlink_setup(struct daemon *d, agent_fn *fn)
+{
+	return setup(d, &d->agent, fn);
+}
+
+int agentlink_setup_next(struct daemon *d, agent_fn *fn)
+{
+	return setup(d, &d->standby.agent, fn);
 }
 
 void agentlink_ping(struct daemon *d)
@@ -145,4 +183,9 @@ void agentlink_ping(struct daemon *d)
 int agentlink_request(struct daemon *d, const struct agent_request *r, agent_fn *fn)
 {
 	return send_request(&d->agent, r, NULL, 0, fn);
+}
+
+int agentlink_request_next(struct daemon *d, const struct agent_request *r, agent_fn *fn)
+{
+	return send_request(&d->standby.agent, r, NULL, 0, fn);
 }

@@ -155,7 +155,7 @@ void checkpoint_harvest(struct daemon *d, uint64_t epoch, enum core_cause cause)
 	memcpy(r.nonce, k->nonce, AGENT_NONCE);
 	nic_harvest(d, k->nonce, epoch);
 	FAILPOINT("harvest");
-	e = agentlink_request(d, &r, on_harvested);
+	e = vm_request(d, &r, on_harvested);
 	if (e == 0)
 		return;
 	nic_harvested(d, NULL, NULL);
@@ -307,7 +307,7 @@ static void on_committed(struct daemon *d, int status)
 		r.flags |= AGENT_F_RUN;
 	if (k->flags & BULK_VERIFY)
 		r.flags |= AGENT_F_HASH;
-	e = agentlink_request(d, &r, on_applied);
+	e = vm_request(d, &r, on_applied);
 	if (e < 0)
 		apply_done(d, e, strerror(-e));
 }
@@ -347,7 +347,7 @@ void checkpoint_apply(struct daemon *d, uint64_t epoch)
 	FAILPOINT_AFTER(peer_flush(d), "held-sent");
 	new_nonce(d);
 	nic_apply(d, k->nonce, epoch);
-	e = agentlink_request(d, &r, on_stopped);
+	e = vm_request(d, &r, on_stopped);
 	if (e < 0)
 		apply_done(d, e, strerror(-e));
 }
@@ -364,7 +364,7 @@ void checkpoint_load(struct daemon *d)
 	new_nonce(d);
 	memcpy(r.nonce, k->nonce, AGENT_NONCE);
 	nic_apply(d, k->nonce, k->epoch);
-	e = agentlink_request(d, &r, on_applied);
+	e = vm_request(d, &r, on_applied);
 	if (e < 0)
 		apply_done(d, e, strerror(-e));
 }

@@ -8,7 +8,6 @@
  * another.
  */
 #include "daemon/daemon.h"
-#include "daemon/selftest.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -157,6 +156,7 @@ static void serve_as_survivor(struct daemon *d)
 	log_warn("this node serves now (%s; noticed after %llu ms, serving after %llu ms)",
 		 core_loss_name(f->cause), (unsigned long long)f->detect_us / 1000,
 		 (unsigned long long)f->total_us / 1000);
+	standby_leave(d);
 	if (agentlink_request(d, &serves, on_agent_serves) < 0)
 		log_warn("agent: it cannot be told that this VM serves");
 	d->announcements = 0;
@@ -433,7 +433,8 @@ int daemon_make_dir(const char *path, const char *key)
 static void init_loop(struct daemon *d)
 {
 	uv_timer_t *timers[] = { &d->tick, &d->announce, &d->linger, &d->seed_poll, &d->start_limit,
-				 &d->follow, &d->say, &d->patience, &d->pet, &d->vm_look };
+				 &d->follow, &d->say, &d->patience, &d->pet, &d->vm_look, &d->standby.limit,
+				 &d->standby.step, &d->standby.start };
 	size_t i;
 
 	uv_loop_init(&d->loop);
@@ -491,7 +492,6 @@ static void stop(struct daemon *d)
 {
 	struct notify *notify = d->notify;
 
-	selftest_stop(d);
 	vm_kill(d);
 	note_last(d);
 	nic_close(d);
@@ -536,7 +536,8 @@ int daemon_run(const struct config *cfg, const struct run_options *options)
 
 	d->cfg = cfg;
 	d->options = *options;
-	d->agent.fd = d->agent.stage_fd = d->agent.device_fd = -1;
+	d->agent.fd = d->stage.fd = d->stage.device_fd = -1;
+	standby_init(d);
 	d->vm.child.pidfd = d->peer.listen_fd = d->arbiter.fd = d->arbiter.child.pidfd = -1;
 	diskman_init(d);
 	for (c = 0; c < PEER_NCHANNELS; c++)

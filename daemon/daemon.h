@@ -12,6 +12,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include <uv.h>
 
 #include "agent/agent_proto.h"
@@ -30,6 +31,7 @@
 #include "net/net.h"
 
 struct daemon;
+typedef void agent_fn(struct daemon *d, const struct agent_reply *reply);
 
 /* --- vm.c: the QEMU process --- */
 
@@ -37,9 +39,17 @@ enum vm_kind {
 	VM_SELFTEST, /* throw-away, never runs, no disk */
 	VM_RUN,      /* boots */
 	VM_INCOMING, /* waits for the seed */
+	VM_STANDBY,  /* driver standby: waits for the next checkpoint. d->standby.vm; the others are d->vm */
+};
+
+/* Where a QEMU is in struct daemon: what watches it keeps this, for it moves when the standby becomes the VM. */
+struct vm_home {
+	struct daemon *d;
+	bool next; /* it is the standby */
 };
 
 struct vm {
+	struct vm_home *home;
 	struct child child;
 	struct watch *exit_watch;
 	struct qmp *qmp;
@@ -51,22 +61,22 @@ struct vm {
 };
 
 int vm_start(struct daemon *d, enum vm_kind kind);
-void vm_kill(struct daemon *d);
+void vm_kill(struct daemon *d); /* and the standby */
+/* Kill one of the two, whose end is expected, and do not wait for it; its agent's link and NICs end, too. */
+void vm_discard(struct daemon *d, struct vm *vm);
+/* The standby takes the place of d->vm, which is gone. */
+void vm_promote(struct daemon *d);
+/* To its agent, or to what does an agent's work with driver standby. As agentlink_request() */
+int vm_request(struct daemon *d, const struct agent_request *r, agent_fn *fn);
 
 /* --- agentlink.c: requests to the agent in QEMU --- */
-
-typedef void agent_fn(struct daemon *d, const struct agent_reply *reply);
 
 struct agentlink {
 	int fd;
 	struct watch *watch;
 	agent_fn *fn;         /* of the request under way, NULL: none */
 	struct agent_request request;
-	int stage_fd, device_fd;
-	uint8_t *stage; /* mapped; device state is read and written with pread and pwrite */
-	size_t stage_size;
-	struct agent_reply hello, blocks;
-	bool have_blocks;
+	struct agent_reply hello;
 	bool pinged;          /* a ping has no answer yet */
 	bool gone;            /* its end of the socket is closed */
 	bool silent;          /* as of the last turn of watchdog.c it owes an answer, */
@@ -75,13 +85,26 @@ struct agentlink {
 
 #define DEVICE_STATE_MAX (64u << 20)
 
-/* waits for the agent's hello; fn is called with it */
+struct staging { /* what daemon and agent share; with driver standby agents follow each other */
+	int fd, device_fd;    /* -1: none */
+	uint8_t *map;         /* of fd; device state is read and written with pread and pwrite */
+	size_t size;
+	struct agent_reply blocks;
+	bool have_blocks;
+};
+
+/* Of d->vm's agent, d->agent. Waits for its hello; fn is called with it */
 int agentlink_open(struct daemon *d, int fd, agent_fn *fn);
-void agentlink_close(struct daemon *d);
+void agentlink_close(struct daemon *d); /* and forget the staging area */
 /* Sends the two memfds; maps them when the answer is there. */
 int agentlink_setup(struct daemon *d, agent_fn *fn);
 /* One at a time; -EBUSY otherwise, -EPIPE without agent. */
 int agentlink_request(struct daemon *d, const struct agent_request *r, agent_fn *fn);
+/* The same of the standby's, d->standby.agent */
+int agentlink_open_next(struct daemon *d, agent_fn *fn);
+int agentlink_setup_next(struct daemon *d, agent_fn *fn);
+int agentlink_request_next(struct daemon *d, const struct agent_request *r, agent_fn *fn);
+void agentlink_shut(struct agentlink *a); /* either: close the socket, no more */
 void agentlink_ping(struct daemon *d); /* if it has nothing else to do */
 static inline bool agentlink_busy(const struct agentlink *a)
 {
@@ -306,6 +329,10 @@ void nic_close(struct daemon *d);
 int nic_prepare(struct daemon *d, int *fds);
 void nic_prepared(struct daemon *d);
 void nic_detach(struct daemon *d);
+/* The same for a standby; then nic_switch() makes its NICs the VM's. */
+int nic_prepare_next(struct daemon *d, int *fds);
+void nic_switch(struct daemon *d);
+void nic_drop_next(struct daemon *d);
 void nic_flush(struct daemon *d);
 uint64_t nic_tick(struct daemon *d, uint64_t now_us); /* next one */
 /* INPUT, PVM_SYN, OUTPUT, TRANSLATIONS from the peer. false: malformed */
@@ -367,6 +394,7 @@ void seed_channel(struct daemon *d, int fd);/* both: the SEED channel is there; 
 void seed_receive(struct daemon *d);        /* secondary: PEER_SEED_START came */
 void seed_peer_ready(struct daemon *d, const uint8_t *p, size_t n); /* primary: PEER_SEED_READY */
 void seed_cancel(struct daemon *d);
+void seed_stands_ready(struct daemon *d); /* secondary: tell the primary */
 
 /* --- checkpoint.c: the order of events of one checkpoint --- */
 
@@ -407,6 +435,71 @@ struct checkpoint {
 	bool loading;            /* mode checkpoint: failover loads it */
 	struct agent_reply reply;
 };
+
+/* --- standby.c: the driver standby, on the secondary; standby_save.c: on the primary --- */
+
+enum standby_phase { /* secondary: of the next SVM */
+	STANDBY_NONE,
+	STANDBY_STARTING,
+	STANDBY_READY,
+	STANDBY_APPLYING, /* pages */
+	STANDBY_LOADING,  /* device state */
+};
+
+enum standby_save_phase { /* primary */
+	SAVE_IDLE,
+	SAVE_STREAM,   /* the VM stops, and its device state comes */
+	SAVE_STATUS,   /* all of it is here: was it a success? */
+	SAVE_HARVEST,  /* the agent is at work */
+	SAVE_RUN,      /* the VM is told to run on */
+	SAVE_SETTLING, /* it failed, and the VM does not run on yet */
+};
+
+struct standby {
+	int ram_fd;           /* the guest's RAM; on a secondary the image of the last checkpoint. -1: none */
+	/* secondary */
+	struct vm vm;
+	struct agentlink agent;
+	enum standby_phase phase;
+	unsigned int failures;/* in a row */
+	bool seeded;          /* when the first one is ready: seed_stands_ready() */
+	int feed_fd;          /* device state goes in here, -1: none */
+	struct watch *feed_watch;
+	uint64_t fed;
+	uint64_t fed_at_ns, rest_ns; /* from then until the VM runs; and how long that usually takes */
+	bool advanced;        /* the device state's clocks, for this request */
+	/* primary */
+	enum standby_save_phase save;
+	int save_fd;          /* device state comes from here, -1: none */
+	struct watch *save_watch;
+	uint64_t saved, saved_ns, cont_ns;
+	/* both: the request under way, fn NULL: none */
+	struct agent_request request;
+	struct agent_reply reply;
+	agent_fn *fn;
+	uint64_t began_ns;
+	uv_timer_t limit, step, start;
+};
+
+void standby_init(struct daemon *d);
+/* What the agent does with driver direct: STOP and APPLY (secondary), CHECKPOINT (primary). As agentlink_request(), but
+ * fn may be called at once. */
+int standby_request(struct daemon *d, const struct agent_request *r, agent_fn *fn);
+void standby_seeded(struct daemon *d);  /* secondary: RAM is here */
+void standby_leave(struct daemon *d);   /* no SVM comes after the VM there is */
+void standby_drop(struct daemon *d);    /* the VM is killed */
+int standby_new_ram(struct daemon *d);  /* for a VM with RAM of its own. 0 or -errno */
+/* from vm.c: of the next SVM */
+void standby_died(struct daemon *d);
+void standby_migration(struct daemon *d, const char *status);
+/* between the two files */
+int standby_save(struct daemon *d);
+void standby_save_drop(struct daemon *d);
+void standby_save_failed(struct daemon *d, int status, const char *why);
+void standby_finish(struct daemon *d, int status, const char *why); /* answer the request */
+/* A socketpair with room for device state; ours does not block. 0 or -errno */
+int standby_channel(int *ours, int *theirs);
+json_t *standby_capabilities(bool ignore_shared); /* arguments of migrate-set-capabilities */
 
 /* --- arbiter.c: asks the arbiter, through a helper process --- */
 
@@ -560,6 +653,8 @@ struct daemon {
 	struct core core;
 	struct vm vm;
 	struct agentlink agent;
+	struct staging stage;
+	struct standby standby;
 	struct diskman disk;
 	struct channels channels;
 	struct peer peer;
@@ -574,7 +669,6 @@ struct daemon {
 	struct control *control;
 	struct notify *notify;
 	struct explain *explain;
-	struct selftest_child *selftest; /* under way */
 	uv_timer_t announce, linger, seed_poll, start_limit, follow, say, patience, pet, vm_look;
 	struct run_options options;
 	bool undecided;         /* all but the role is known */
@@ -600,6 +694,11 @@ struct daemon {
 	bool was_up;            /* said so to the supervisor */
 	bool told_off;          /* the peer, that the VM is off */
 };
+
+static inline bool standby_on(const struct daemon *d)
+{
+	return !strcmp(d->driver, "standby");
+}
 
 /* Runs until the daemon ends. Returns the process' exit status. */
 int daemon_run(const struct config *cfg, const struct run_options *options);

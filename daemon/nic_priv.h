@@ -18,7 +18,7 @@ struct nic {
 	unsigned int number;
 	enum nic_mode mode;
 	int uplink;
-	struct vmtap vm;
+	struct vmtap vm, next;      /* of the VM; of the standby that is to become it */
 	struct watch *uplink_watch, *vm_watch;
 	bool csum, tso;             /* what the uplink offers */
 	uint64_t given;             /* frames, to this VM: the number of the last one */

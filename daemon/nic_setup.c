@@ -60,7 +60,7 @@ static int open_one(struct daemon *d, struct nic *n, unsigned int number)
 
 	n->d = d;
 	n->number = number;
-	n->uplink = n->vm.sock = n->vm.tap = -1;
+	n->uplink = n->vm.sock = n->vm.tap = n->next.sock = n->next.tap = -1;
 	n->base_anew = true;
 	announce_init(&n->who, d->cfg->nic[number].mac_bytes);
 	r = open_uplink(n);
@@ -135,6 +135,7 @@ void nic_detach(struct daemon *d)
 static void close_one(struct nic *n)
 {
 	detach_one(n);
+	vmtap_close(&n->next);
 	watch_free(n->uplink_watch);
 	if (n->uplink >= 0)
 		close(n->uplink);
@@ -163,16 +164,23 @@ void nic_close(struct daemon *d)
 
 /* --- the VM comes --- */
 
+static int open_vm_side(struct nic *n, struct vmtap *t)
+{
+	int r = vmtap_open(t, &n->d->nics->room, n->number, n->d->cfg->offload);
+
+	if (r < 0)
+		log_error("nic%u: TAP for the VM: %s", n->number, strerror(-r));
+	return r;
+}
+
 static int prepare_one(struct nic *n)
 {
 	int r;
 
 	detach_one(n);
-	r = vmtap_open(&n->vm, &n->d->nics->room, n->number, n->d->cfg->offload);
-	if (r < 0) {
-		log_error("nic%u: TAP for the VM: %s", n->number, strerror(-r));
+	r = open_vm_side(n, &n->vm);
+	if (r < 0)
 		return r;
-	}
 	n->given = 0;
 	n->translates = false;
 	n->mode = daemon_is_primary(n->d) ? NIC_PRIMARY : NIC_SECONDARY;
@@ -196,13 +204,61 @@ int nic_prepare(struct daemon *d, int *fds)
 	return 0;
 }
 
+static void close_tap(struct vmtap *t)
+{
+	if (t->tap >= 0)
+		close(t->tap);
+	t->tap = -1;
+}
+
 void nic_prepared(struct daemon *d)
 {
 	for_each_nic(d->nics, n) {
-		if (n->vm.tap >= 0)
-			close(n->vm.tap);
-		n->vm.tap = -1;
+		close_tap(&n->vm);
+		close_tap(&n->next);
 	}
+}
+
+/* --- driver standby: another VM comes, in the place of this one --- */
+
+int nic_prepare_next(struct daemon *d, int *fds)
+{
+	int r = 0;
+
+	nic_drop_next(d);
+	*fds++ = d->nics->room.counters;
+	for_each_nic(d->nics, n) {
+		r = open_vm_side(n, &n->next);
+		if (r < 0)
+			return r;
+		*fds++ = n->next.tap;
+		*fds++ = n->next.sock;
+	}
+	return 0;
+}
+
+/* What the NIC is in the middle of goes on: the marker that it waits for comes from the new VM. */
+static void switch_one(struct nic *n)
+{
+	watch_free(n->vm_watch);
+	vmtap_close(&n->vm);
+	n->vm = n->next;
+	n->next.sock = n->next.tap = -1;
+	n->given = 0;
+	n->vm_watch = watch_new(&n->d->loop, n->vm.sock, UV_READABLE, nic_on_vm, n);
+}
+
+void nic_switch(struct daemon *d)
+{
+	for_each_nic(d->nics, n)
+		switch_one(n);
+}
+
+void nic_drop_next(struct daemon *d)
+{
+	if (d->nics)
+		for_each_nic(d->nics, n)
+			vmtap_close(&n->next);
 }
 
 /* --- status --- */

@@ -31,6 +31,7 @@ struct qmp {
 	struct pending pending[QMP_PENDING]; /* ring of commands without answer */
 	unsigned int first, n;
 	bool closed;
+	bool reading, freed; /* by whom an answer was given to: on_readable() frees it */
 };
 
 static void answer(struct qmp *q, json_t *result, const char *error)
@@ -72,21 +73,29 @@ static void shut(struct qmp *q)
 		answer(q, NULL, "connection closed");
 }
 
+static void destroy(struct qmp *q)
+{
+	buffer_free(&q->in);
+	free(q);
+}
+
 static void on_readable(void *arg, int events)
 {
 	struct qmp *q = arg;
 	ssize_t r = buffer_read_from(&q->in, q->fd, QMP_LINE_MAX);
 	const uint8_t *p, *end;
 
-	if (r < 0 || !buffer_room(&q->in)) {
+	q->reading = true;
+	if (r < 0 || !buffer_room(&q->in))
 		shut(q);
-		return;
-	}
 	while (!q->closed && (p = buffer_peek(&q->in)) &&
 	       (end = memchr(p, '\n', buffer_len(&q->in)))) {
 		on_line(q, (const char *)p, end - p);
 		buffer_skip(&q->in, end - p + 1);
 	}
+	q->reading = false;
+	if (q->freed)
+		destroy(q);
 }
 
 struct qmp *qmp_new(uv_loop_t *loop, int fd, qmp_event_fn *on_event, void *arg)
@@ -114,8 +123,9 @@ void qmp_free(struct qmp *q)
 	shut(q);
 	watch_free(q->watch);
 	close(q->fd);
-	buffer_free(&q->in);
-	free(q);
+	q->freed = true;
+	if (!q->reading)
+		destroy(q);
 }
 
 int qmp_command(struct qmp *q, const char *command, json_t *args, int pass_fd, qmp_reply_fn *fn,

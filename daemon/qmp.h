@@ -18,7 +18,7 @@ typedef void qmp_event_fn(void *arg, const char *event, json_t *data);
 
 /* takes fd; negotiates capabilities by itself */
 struct qmp *qmp_new(uv_loop_t *loop, int fd, qmp_event_fn *on_event, void *arg);
-void qmp_free(struct qmp *q);
+void qmp_free(struct qmp *q); /* also from a callback of its own */
 /* args: stolen, may be NULL. pass_fd: >= 0 travels along (not closed). fn may be NULL. 0 or -errno. */
 int qmp_command(struct qmp *q, const char *command, json_t *args, int pass_fd, qmp_reply_fn *fn,
 		void *arg);

@@ -215,6 +215,8 @@ static void primary_channel(struct daemon *d, int fd)
 	qmp_command(q, "migrate-set-parameters",
 		    json_pack("{s:I s:I}", "max-bandwidth", (json_int_t)MIGRATION_BANDWIDTH,
 			      "downtime-limit", (json_int_t)MIGRATION_DOWNTIME_MS), -1, NULL, NULL);
+	if (standby_on(d)) /* checkpoints leave RAM out, the seed does not */
+		qmp_command(q, "migrate-set-capabilities", standby_capabilities(false), -1, NULL, NULL);
 	qmp_command(q, "getfd", json_pack("{s:s}", "fdname", "seed"), fd, NULL, NULL);
 	qmp_command(q, "migrate", json_pack("{s:s}", "uri", "fd:seed"), -1, on_migrate, d);
 }
@@ -236,7 +238,7 @@ void seed_begin(struct daemon *d)
 
 void seed_peer_ready(struct daemon *d, const uint8_t *p, size_t n)
 {
-	const struct agent_reply *mine = &d->agent.blocks;
+	const struct agent_reply *mine = &d->stage.blocks;
 
 	if (d->core.state != CORE_SEEDING)
 		return;
@@ -250,17 +252,21 @@ void seed_peer_ready(struct daemon *d, const uint8_t *p, size_t n)
 
 /* --- secondary --- */
 
-static void on_view(struct daemon *d, const struct agent_reply *r)
+void seed_stands_ready(struct daemon *d)
 {
-	const struct agent_reply *b = &d->agent.blocks;
+	const struct agent_reply *b = &d->stage.blocks;
 
-	if (r->status) {
-		failed(d, "private view of RAM", r->error);
-		return;
-	}
 	log_info("seeding: the SVM stands ready");
 	FAILPOINT("seed-ready");
 	peer_send(d, PEER_SEED_READY, 0, b->blocks.block, b->blocks.n * sizeof(struct agent_block), NULL, 0);
+}
+
+static void on_view(struct daemon *d, const struct agent_reply *r)
+{
+	if (r->status)
+		failed(d, "private view of RAM", r->error);
+	else
+		seed_stands_ready(d);
 }
 
 static void on_setup(struct daemon *d, const struct agent_reply *r)
@@ -282,7 +288,9 @@ static void on_status(void *arg, json_t *result, const char *error)
 		failed(d, "query-status", error);
 	} else if (strcmp(s, "inmigrate")) {
 		uv_timer_stop(&d->seed_poll);
-		if (agentlink_setup(d, on_setup) < 0)
+		if (standby_on(d))
+			standby_seeded(d);
+		else if (agentlink_setup(d, on_setup) < 0)
 			failed(d, "agent", "no set-up");
 	}
 }

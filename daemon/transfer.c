@@ -108,8 +108,8 @@ void transfer_shrink(struct daemon *d)
 	struct transfer *t = d->transfer;
 
 	if (t->header.npages > KEEP_PAGES)
-		fallocate(d->agent.stage_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-			  d->agent.stage_size);
+		fallocate(d->stage.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+			  d->stage.size);
 }
 
 /* --- sending --- */
@@ -142,11 +142,11 @@ int transfer_send(struct daemon *d, uint64_t epoch, uint32_t flags, uint64_t dev
 		return -EPIPE;
 	if (device_bytes > DEVICE_STATE_MAX || !room_for_device(t, device_bytes))
 		return -ENOMEM;
-	if (pread(d->agent.device_fd, t->device, device_bytes, 0) != (ssize_t)device_bytes)
+	if (pread(d->stage.device_fd, t->device, device_bytes, 0) != (ssize_t)device_bytes)
 		return -EIO;
 	t->header = (struct bulk_header){ .magic = PEER_MAGIC, .flags = flags, .epoch = epoch,
 					  .device_bytes = device_bytes };
-	r = take_harvest(t, d->agent.stage, d->agent.stage_size);
+	r = take_harvest(t, d->stage.map, d->stage.size);
 	if (r < 0)
 		return r;
 	t->phase = HEADER;
@@ -258,11 +258,11 @@ static const char *check_header(struct daemon *d, const struct bulk_header *h)
 		return "too many records";
 	if (h->device_bytes > DEVICE_STATE_MAX || !h->device_bytes)
 		return "device state of impossible size";
-	if (!d->agent.have_blocks)
+	if (!d->stage.have_blocks)
 		return "a checkpoint before the VM is there";
 	if (sizeof(struct stage_header) + h->nrec * sizeof(struct stage_record) + AGENT_PAGE_SIZE >
-	    d->agent.stage_size ||
-	    h->npages > (d->agent.stage_size - sizeof(struct stage_header) -
+	    d->stage.size ||
+	    h->npages > (d->stage.size - sizeof(struct stage_header) -
 			 h->nrec * sizeof(struct stage_record) - AGENT_PAGE_SIZE) / AGENT_PAGE_SIZE)
 		return "more than the staging area holds";
 	return NULL;
@@ -274,9 +274,9 @@ static const char *check_records(struct daemon *d, const struct transfer *t)
 	uint64_t pages = 0, size;
 
 	for (; r < end; r++) {
-		if (r->block >= d->agent.blocks.blocks.n)
+		if (r->block >= d->stage.blocks.blocks.n)
 			return "a RAM block that does not exist";
-		size = d->agent.blocks.blocks.block[r->block].size;
+		size = d->stage.blocks.blocks.block[r->block].size;
 		if (!r->npages || r->offset % AGENT_PAGE_SIZE || r->offset >= size ||
 		    r->npages > (size - r->offset) / AGENT_PAGE_SIZE)
 			return "pages outside their RAM block";
@@ -290,7 +290,7 @@ static const char *check_records(struct daemon *d, const struct transfer *t)
 static void begin_pages(struct daemon *d)
 {
 	struct transfer *t = d->transfer;
-	struct stage_header *h = (void *)d->agent.stage;
+	struct stage_header *h = (void *)d->stage.map;
 	size_t n = sizeof(*h) + t->header.nrec * sizeof(*t->rec);
 
 	*h = (struct stage_header){
@@ -301,7 +301,7 @@ static void begin_pages(struct daemon *d)
 		.data_off = (n + AGENT_PAGE_SIZE - 1) / AGENT_PAGE_SIZE * AGENT_PAGE_SIZE,
 	};
 	memcpy(h + 1, t->rec, t->header.nrec * sizeof(*t->rec));
-	t->page = d->agent.stage + h->data_off;
+	t->page = d->stage.map + h->data_off;
 }
 
 int transfer_store_device(struct daemon *d)
@@ -309,8 +309,8 @@ int transfer_store_device(struct daemon *d)
 	struct transfer *t = d->transfer;
 	size_t n = t->header.device_bytes;
 
-	if (pwrite(d->agent.device_fd, t->device, n, 0) != (ssize_t)n ||
-	    ftruncate(d->agent.device_fd, n) < 0)
+	if (pwrite(d->stage.device_fd, t->device, n, 0) != (ssize_t)n ||
+	    ftruncate(d->stage.device_fd, n) < 0)
 		return -EIO;
 	return 0;
 }

@@ -33,13 +33,22 @@ void vm_arg(struct vm_args *a, const char *fmt, ...)
 	a->n++;
 }
 
-static void machine_args(struct vm_args *a, const struct daemon *d)
+/* The main RAM in a file of the daemon's, so that a migration can leave it out (capability x-ignore-shared) */
+static void ram_args(struct vm_args *a, const struct config *c)
+{
+	vm_arg(a, "-object");
+	vm_arg(a, "memory-backend-file,id=ram0,size=%llu,mem-path=/proc/self/fd/%d,share=on",
+	       (unsigned long long)c->memory, vm_ram_fd(c));
+}
+
+/* vmdesc: a description of the migration stream that nobody reads */
+static void machine_args(struct vm_args *a, const struct daemon *d, bool ram_in_file)
 {
 	const struct config *c = d->cfg;
 
 	vm_arg(a, "%s", c->qemu);
 	vm_arg(a, "-name"); vm_arg(a, "%s", c->name);
-	vm_arg(a, "-machine"); vm_arg(a, "%s", c->machine);
+	vm_arg(a, "-machine"); vm_arg(a, "%s%s", c->machine, ram_in_file ? ",memory-backend=ram0,suppress-vmdesc=on" : "");
 	vm_arg(a, "-accel"); vm_arg(a, "%s", d->accel);
 	vm_arg(a, "-cpu"); vm_arg(a, "%s", *c->cpu ? c->cpu : strcmp(d->accel, "kvm") ? "max" : "host");
 	vm_arg(a, "-m"); vm_arg(a, "%lluM", (unsigned long long)(c->memory >> 20));
@@ -71,11 +80,14 @@ static void boot_args(struct vm_args *a, const struct config *c)
 	}
 }
 
-static void agent_args(struct vm_args *a, const char *agent, const struct config *c, enum vm_kind kind)
+static void agent_args(struct vm_args *a, const char *agent, const struct config *c, enum vm_kind kind, bool ram_in_file)
 {
-	char text[AGENT_MAX_NICS * 48 + AGENT_MAX_DISKS * 16] = "";
+	char text[AGENT_MAX_NICS * 48 + AGENT_MAX_DISKS * 16 + 16] = "";
 	unsigned int i;
 	size_t n = 0;
+
+	if (ram_in_file)
+		n += snprintf(text, sizeof(text), ",ram=%d", vm_ram_fd(c));
 
 	for (i = 0; kind != VM_SELFTEST && i < c->disks; i++)
 		if (config_disk_writable(c, i))
@@ -93,7 +105,7 @@ static void control_args(struct vm_args *a, enum vm_kind kind)
 	vm_arg(a, "-mon"); vm_arg(a, "chardev=qmp0,mode=control");
 	if (kind != VM_RUN)
 		vm_arg(a, "-S");
-	if (kind == VM_INCOMING) {
+	if (kind == VM_INCOMING || kind == VM_STANDBY) {
 		vm_arg(a, "-incoming"); vm_arg(a, "defer");
 	}
 }
@@ -107,14 +119,17 @@ void vm_args_free(struct vm_args *a)
 int vm_args_build(struct daemon *d, struct vm_args *a, enum vm_kind kind)
 {
 	char agent[300];
+	bool ram_in_file = standby_on(d) && kind != VM_SELFTEST;
 	int r = daemon_find(d, "agent", "colo-agent.so", agent, sizeof(agent));
 
 	if (r < 0)
 		return r;
-	machine_args(a, d);
+	machine_args(a, d, ram_in_file);
+	if (ram_in_file)
+		ram_args(a, d->cfg);
 	boot_args(a, d->cfg);
 	vm_device_args(a, d, kind);
 	control_args(a, kind);
-	agent_args(a, agent, d->cfg, kind);
+	agent_args(a, agent, d->cfg, kind, ram_in_file);
 	return a->failed ? -ENOMEM : 0;
 }

@@ -8,9 +8,9 @@
 #include "daemon/daemon.h"
 
 /* Where the child finds its ends; then, NBD connection and boundary socket of each disk, counters of the
- * network namespace, TAP and packet socket of each NIC. */
+ * network namespace, TAP and packet socket of each NIC; with driver standby, the file that RAM is in. */
 enum { VM_QMP_FD = 3, VM_AGENT_FD, VM_FIRST_DISK_FD };
-#define VM_MAX_FDS (VM_FIRST_DISK_FD - VM_QMP_FD + 2 * CONFIG_DISKS_MAX + NIC_FDS(CONFIG_NICS_MAX))
+#define VM_MAX_FDS (VM_FIRST_DISK_FD - VM_QMP_FD + 2 * CONFIG_DISKS_MAX + NIC_FDS(CONFIG_NICS_MAX) + 1)
 #define VM_MAX_ARGS 256
 
 static inline int vm_nbd_fd(unsigned int disk)
@@ -31,6 +31,11 @@ static inline int vm_counters_fd(const struct config *c)
 static inline int vm_tap_fd(const struct config *c, unsigned int nic)
 {
 	return vm_counters_fd(c) + 1 + 2 * nic;
+}
+
+static inline int vm_ram_fd(const struct config *c)
+{
+	return vm_tap_fd(c, c->nics);
 }
 
 struct vm_args {

@@ -152,9 +152,15 @@ static void other_args(struct vm_args *a, const struct config *c, unsigned int *
 
 static void serial_args(struct vm_args *a, struct daemon *d, enum vm_kind kind)
 {
+	if (kind == VM_STANDBY) { /* what the VM of now writes there stays */
+		vm_arg(a, "-chardev");
+		vm_arg(a, "file,id=console,path=%s/console.log,append=on", daemon_state_dir(d));
+	}
 	vm_arg(a, "-serial");
 	if (kind == VM_SELFTEST)
 		vm_arg(a, "null");
+	else if (kind == VM_STANDBY)
+		vm_arg(a, "chardev:console");
 	else
 		vm_arg(a, "file:%s/console.log", daemon_state_dir(d));
 }

@@ -143,7 +143,7 @@ class Campaign:
 
     def __init__(self, session):
         self.session = session
-        self.kinds = faults.kinds()
+        self.kinds = faults.by_name()
         self.session.work.ask("mark")
         self.session.watcher.ask("summary")
 

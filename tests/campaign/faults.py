@@ -240,7 +240,14 @@ def kinds():
             primary, secondary = killer(what, signum)
             named[f"{what}-{word}-primary"] = primary, 1
             named[f"{what}-{word}-secondary"] = secondary, 1
-    for point in points.POINTS:
-        for action in "kill", "stop", "power", "sleep":
-            named[f"at-{point.name}-{action}"] = at_point(point.name, action), 0.25
-    return named
+    return {**named, **_at_points(points.POINTS)}
+
+
+def _at_points(which):
+    return {f"at-{point.name}-{action}": (at_point(point.name, action), 0.25) for point in which
+            for action in ("kill", "stop", "power", "sleep")}
+
+
+def by_name():
+    """Those that are not drawn, too."""
+    return {**kinds(), **_at_points(points.STANDBY)}

@@ -36,4 +36,9 @@ POINTS = [
     *_points("secondary", "switchover", False, "hand-over-received"),
     *_points("survivor", "lonely", False, "serve-alone"),
 ]
-BY_NAME = {point.name: point for point in POINTS}
+# with [vm] driver = standby only; by name only: tests/campaign/run --set vm.driver=standby --fault at-...
+STANDBY = [
+    *_points("primary", "checkpoint", True, "standby-harvested"),
+    *_points("secondary", "checkpoint", True, "standby-applied standby-switched"),
+]
+BY_NAME = {point.name: point for point in POINTS + STANDBY}

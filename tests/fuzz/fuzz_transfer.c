@@ -21,7 +21,7 @@ static unsigned received_now;
 
 void checkpoint_received(struct daemon *d, uint64_t epoch, uint32_t flags, uint64_t ran_at_ns)
 {
-	const struct stage_header *h = (const void *)d->agent.stage;
+	const struct stage_header *h = (const void *)d->stage.map;
 	const struct stage_record *r = (const void *)(h + 1);
 	uint64_t pages = 0;
 
@@ -31,7 +31,7 @@ void checkpoint_received(struct daemon *d, uint64_t epoch, uint32_t flags, uint6
 	CHECK(h->npages <= (STAGE - h->data_off) / AGENT_PAGE_SIZE);
 	for (uint64_t i = 0; i < h->nrec; i++, r++) {
 		CHECK(r->block < 2 && r->npages);
-		CHECK(r->offset + r->npages * AGENT_PAGE_SIZE <= d->agent.blocks.blocks.block[r->block].size);
+		CHECK(r->offset + r->npages * AGENT_PAGE_SIZE <= d->stage.blocks.blocks.block[r->block].size);
 		pages += r->flags & STAGE_ZERO ? 0 : r->npages;
 	}
 	CHECK(pages == h->npages);
@@ -39,20 +39,20 @@ void checkpoint_received(struct daemon *d, uint64_t epoch, uint32_t flags, uint6
 
 static void prepare(struct daemon *d)
 {
-	struct agent_reply *b = &d->agent.blocks;
+	struct agent_reply *b = &d->stage.blocks;
 
 	if (!d->transfer) {
-		d->agent.stage = aligned_alloc(AGENT_PAGE_SIZE, STAGE);
-		d->agent.device_fd = memfd_create("device", MFD_CLOEXEC);
-		d->agent.stage_fd = -1;
-		if (!d->agent.stage || transfer_init(d) < 0)
+		d->stage.map = aligned_alloc(AGENT_PAGE_SIZE, STAGE);
+		d->stage.device_fd = memfd_create("device", MFD_CLOEXEC);
+		d->stage.fd = -1;
+		if (!d->stage.map || transfer_init(d) < 0)
 			abort();
 	}
-	d->agent.stage_size = STAGE;
+	d->stage.size = STAGE;
 	b->blocks.n = 2;
 	b->blocks.block[0].size = 64 * AGENT_PAGE_SIZE;
 	b->blocks.block[1].size = 3 * AGENT_PAGE_SIZE;
-	d->agent.have_blocks = true;
+	d->stage.have_blocks = true;
 	transfer_reset(d);
 }
 
