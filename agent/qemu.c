@@ -26,6 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/failpoint.h"
+
 /* QAPI's enumeration tables and VersionInfo: generated, unchanged since 4.0 and 2.4 */
 struct enum_lookup {
 	const char *const *array;
@@ -332,8 +334,11 @@ static bool direct_running(void)
 
 static void direct_stop(bool replace)
 {
-	int state = runstate(replace ? "restore-vm" : "paused");
+	int state;
 
+	if (replace && FAILPOINT_SKIP("skip-flush"))
+		replace = false;
+	state = runstate(replace ? "restore-vm" : "paused");
 	if (q.is_running()) {
 		q.runstate_set(state);
 		q.disable_ticks();

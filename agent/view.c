@@ -23,6 +23,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "common/failpoint.h"
 #include "jit.h"
 #include "pagemap.h"
 #include "wp.h"
@@ -222,6 +223,8 @@ int view_drop(const struct ram *ram, uint64_t *dropped, struct errtext *err)
 {
 	int ret = 0;
 
+	if (FAILPOINT_SKIP("skip-drop"))
+		return 0;
 	for (unsigned int i = 0; i < ram->n && ret == 0; i++)
 		ret = drop_block(&ram->block[i], dropped, err);
 	return ret;

@@ -70,6 +70,14 @@ bool failpoint_due(const char *name)
 	return unlink(path) == 0; /* of two at once one removes it */
 }
 
+bool failpoint_skip(const char *name)
+{
+	const char *path = getenv("COLO_FAILPOINT");
+	struct armed a;
+
+	return path && read_armed(path, &a) && !strcmp(a.name, name) && !strcmp(a.action, "skip");
+}
+
 static void device_down(const char *name)
 {
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);

@@ -19,6 +19,9 @@
  *
  * The file is removed when the step fires, so it fires once, and whoever armed it sees that it has. All processes of a
  * host share the file. tests/campaign/points.py knows all names.
+ *
+ * if (!FAILPOINT_SKIP("name")) stands before something that must not be left out. "NAME 1 skip" leaves it out for as
+ * long as the file is there, so that a test can show that this would be noticed (tests/matrix/negative.py).
  */
 #ifndef COMMON_FAILPOINT_H
 #define COMMON_FAILPOINT_H
@@ -31,16 +34,19 @@
 #define FAILPOINT_IF(condition, name) ((void)((condition) && failpoint_due(name) && (failpoint_fire(), 0)))
 /* @first is done only where it fires: for a step "after sending", where sending is a queue's */
 #define FAILPOINT_AFTER(first, name) ((void)(failpoint_due(name) && ((first), failpoint_fire(), 0)))
+#define FAILPOINT_SKIP(name) failpoint_skip(name)
 
 /* Is this the passing of @name that was armed? If so the file is gone, and failpoint_fire() follows. */
 bool failpoint_due(const char *name);
 void failpoint_fire(void);
+bool failpoint_skip(const char *name);
 
 #else
 
 #define FAILPOINT(name) ((void)0)
 #define FAILPOINT_IF(condition, name) ((void)0)
 #define FAILPOINT_AFTER(first, name) ((void)0)
+#define FAILPOINT_SKIP(name) 0
 
 #endif
 #endif

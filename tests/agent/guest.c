@@ -8,6 +8,7 @@
  *                       PVM and SVM), run it, compare with what it should return
  *   fpu                 keep known values in the vector, x87 and control registers, check that they stay
  *   clock               one thread on each CPU: no clock may ever show less than another thread has seen
+ *   disk DEVICE         write and read blocks past the page cache, check that each holds what was written last
  *   count               print the time once a second
  *   echo                answer raw frames with the guest's clocks, send one every 20 ms; a frame
  *                       with the id "poweroff" ends the guest
@@ -17,6 +18,7 @@
 #include <arpa/inet.h>
 #include <asm/prctl.h>
 #include <cpuid.h>
+#include <fcntl.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -292,6 +294,60 @@ static void count(void)
 	}
 }
 
+/* --- disk --- */
+
+enum { DISK_BLOCKS = 1024 };
+
+static void put_block(int fd, uint64_t *block, size_t at, uint64_t version)
+{
+	for (size_t i = 0; i < PAGE / 8; i++)
+		block[i] = mix(version + i) ^ at;
+	if (pwrite(fd, block, PAGE, at * PAGE) != PAGE)
+		printf("CORRUPT disk: block %zu cannot be written\n", at);
+}
+
+static void check_block(int fd, uint64_t *block, size_t at, uint64_t version)
+{
+	if (pread(fd, block, PAGE, at * PAGE) != PAGE)
+		printf("CORRUPT disk: block %zu cannot be read\n", at);
+	for (size_t i = 0; i < PAGE / 8; i++)
+		if (block[i] != (mix(version + i) ^ at)) {
+			printf("CORRUPT disk: block %zu, word %zu is %llx, wants %llx\n", at, i,
+			       (unsigned long long)block[i], (unsigned long long)(mix(version + i) ^ at));
+			return;
+		}
+}
+
+/* What is written is the time stamp counter's, so that the PVM's disk and the SVM's differ between checkpoints. */
+static void disk(const char *device)
+{
+	static uint64_t version[DISK_BLOCKS];
+	uint64_t *block = map(PAGE, PROT_READ | PROT_WRITE);
+	int fd = open(device, O_RDWR | O_DIRECT | O_CLOEXEC);
+
+	if (fd < 0) {
+		perror(device);
+		exit(1);
+	}
+	for (size_t at = 0; at < DISK_BLOCKS; at++)
+		put_block(fd, block, at, version[at]);
+	puts("disk: written");
+	for (;;) {
+		for (int i = 0; i < 8; i++) {
+			uint64_t tsc = __builtin_ia32_rdtsc();
+			size_t at = mix(tsc) % DISK_BLOCKS, other = mix(tsc + 1) % DISK_BLOCKS;
+
+			version[at] = tsc;
+			put_block(fd, block, at, tsc);
+			check_block(fd, block, at, tsc);
+			check_block(fd, block, other, version[other]);
+		}
+		if (fdatasync(fd) < 0)
+			printf("CORRUPT disk: fdatasync fails\n");
+		usleep(10000);
+	}
+}
+
 struct __attribute__((packed)) frame {
 	uint8_t to[6], from[6];
 	uint16_t type;
@@ -357,10 +413,12 @@ int main(int argc, char **argv)
 		fpu();
 	if (!strcmp(what, "clock"))
 		watch_all_clocks();
+	if (!strcmp(what, "disk") && argc == 3)
+		disk(argv[2]);
 	if (!strcmp(what, "count"))
 		count();
 	if (!strcmp(what, "echo"))
 		echo();
-	fprintf(stderr, "usage: work dirty MIB PAGES MS | cpu | jit | fpu | clock | count | echo\n");
+	fprintf(stderr, "usage: work dirty MIB PAGES MS | cpu | jit | fpu | clock | disk DEVICE | count | echo\n");
 	return 2;
 }

@@ -237,7 +237,7 @@ class VM:
 
     def __init__(self, name, where, agent_so, machine="pc", mem=MEM, smp=1, kernel=None,
                  initrd=None, append="", incoming=None, load="plugin", disk_fds=(), extra=(),
-                 ram=None):
+                 ram=None, fds=()):
         self.name, self.ram = name, ram
         self.log = f"{where}/{name}.serial"
         self.errors = f"{where}/{name}.stderr"
@@ -248,7 +248,7 @@ class VM:
         args = f"fd={control_q.fileno()},{args}"
         passed += [control_q.fileno(), qmp_q.fileno()]
         args += "".join(f",diskfd={fd}" for fd in disk_fds)
-        passed += disk_fds
+        passed += [*disk_fds, *fds]
         if ram is not None:
             args += f",ram={ram}"
             passed.append(ram)
