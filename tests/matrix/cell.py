@@ -21,6 +21,7 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 for part in "agent", "disk":
     sys.path.insert(0, os.path.join(os.path.dirname(HERE), part))
+os.environ.setdefault("SLOWER", "3")  # a boot on a busy machine; vm.py reads it
 import disklib  # noqa: E402
 import kernel  # noqa: E402
 import pair as pairs  # noqa: E402
