@@ -8,6 +8,7 @@
  * another.
  */
 #include "daemon/daemon.h"
+#include "daemon/selftest.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -492,6 +493,7 @@ static void stop(struct daemon *d)
 {
 	struct notify *notify = d->notify;
 
+	selftest_stop(d);
 	vm_kill(d);
 	note_last(d);
 	nic_close(d);

@@ -669,6 +669,7 @@ struct daemon {
 	struct control *control;
 	struct notify *notify;
 	struct explain *explain;
+	struct selftest_child *selftest; /* under way */
 	uv_timer_t announce, linger, seed_poll, start_limit, follow, say, patience, pet, vm_look;
 	struct run_options options;
 	bool undecided;         /* all but the role is known */

@@ -5,8 +5,8 @@
  * A device can be protected if all that it is to the guest is in RAM blocks and device state: then a checkpoint
  * has it. What the two VMs of a pair are given from outside must come through NICs and disks, which the daemon
  * serves; and nothing but the VM's own QEMU may write to its RAM, for the tracker does not see it. Allowed is what
- * was seen to come back from checkpoints with RAM equal (tests/pair/test_devices.py). docs/colo.5.md has these tables
- * for people; test_help.py compares.
+ * was seen to come back from checkpoints with RAM equal, in use (tests/agent/test_devices.py). docs/colo.5.md has these
+ * tables for people; tests/cli/test_help.py looks for the names.
  */
 #include "daemon/devices.h"
 

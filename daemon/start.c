@@ -16,6 +16,7 @@
 
 #include "common/log.h"
 #include "daemon/daemon.h"
+#include "daemon/selftest.h"
 
 #define START_LIMIT_MS 60000 /* of QEMU's part */
 #define DISKS_POLL_MS 5
@@ -285,41 +286,20 @@ void start_taken(struct daemon *d)
 
 /* --- disks and self-test --- */
 
-static void on_selftest(struct daemon *d, const struct agent_reply *r)
+static void on_selftest(struct daemon *d, const struct selftest_result *r)
 {
-	bool good = !r->status;
-	char text[AGENT_ERROR_TEXT];
-
-	snprintf(text, sizeof(text), "%s", r->error);
-	vm_kill(d);
-	if (!good) {
-		daemon_fail_start(d, "QEMU %s (%s) fails the self-test: %s", d->qemu_version, d->cfg->qemu,
-				  text);
+	if (d->core.state != CORE_STARTING || d->ending)
+		return;
+	if (r->status) {
+		daemon_fail_start(d, "%s", r->text);
 		return;
 	}
-	if (d->cfg->driver == DRIVER_STANDBY)
-		snprintf(d->driver, sizeof(d->driver), "standby");
-	log_info("QEMU %s passes the self-test (driver %s)", d->qemu_version, d->driver);
+	snprintf(d->qemu_version, sizeof(d->qemu_version), "%s", r->version);
+	snprintf(d->driver, sizeof(d->driver), "%s", r->driver);
+	snprintf(d->accel, sizeof(d->accel), "%s", r->accel);
+	log_info("QEMU %s passes the self-test%s (driver %s, %s)", d->qemu_version, r->known ? ", as it did before" : "",
+		 d->driver, d->accel);
 	begin(d);
-}
-
-static void on_selftest_setup(struct daemon *d, const struct agent_reply *r)
-{
-	struct agent_request test = { .op = AGENT_SELFTEST };
-
-	if (r->status || agentlink_request(d, &test, on_selftest) < 0)
-		daemon_fail_start(d, "agent: %s", r->error);
-}
-
-static void on_selftest_hello(struct daemon *d, const struct agent_reply *r)
-{
-	snprintf(d->qemu_version, sizeof(d->qemu_version), "%d.%d.%d", r->hello.major, r->hello.minor,
-		 r->hello.micro);
-	snprintf(d->driver, sizeof(d->driver), "%.15s", r->hello.driver);
-	if (r->status)
-		daemon_fail_start(d, "%s cannot be used: %s", d->cfg->qemu, r->error);
-	else if (agentlink_setup(d, on_selftest_setup) < 0)
-		daemon_fail_start(d, "agent: no set-up");
 }
 
 static void on_opened(struct daemon *d, int status)
@@ -329,8 +309,8 @@ static void on_opened(struct daemon *d, int status)
 		return;
 	}
 	limit(d);
-	if (vm_start(d, VM_SELFTEST) < 0 || agentlink_open(d, d->vm.agent_fd, on_selftest_hello) < 0)
-		daemon_fail_start(d, "QEMU does not start");
+	if (selftest_start(d, on_selftest) < 0)
+		daemon_fail_start(d, "no memory for the self-test");
 }
 
 /* called from the loop until all disk managers have said hello */
@@ -347,6 +327,5 @@ static void on_disks_poll(uv_timer_t *t)
 
 void start_begin(struct daemon *d)
 {
-	snprintf(d->accel, sizeof(d->accel), "%s", d->cfg->accel == ACCEL_KVM ? "kvm" : "tcg");
 	uv_timer_start(&d->seed_poll, on_disks_poll, DISKS_POLL_MS, DISKS_POLL_MS);
 }

@@ -23,8 +23,8 @@ def _read(path):
         return f.read()
 
 
-def make(to, work, kdir):
-    """Write the initramfs: busybox, the work program, virtio modules, init."""
+def make(to, work, kdir, modules=None, script=None):
+    """Write the initramfs: busybox, the work program, virtio modules, init; a script to run besides."""
     busybox = shutil.which("busybox")
     if not busybox:
         raise kernel.Missing("no busybox (package busybox-static)")
@@ -32,10 +32,12 @@ def make(to, work, kdir):
     out += _entry("bin/busybox", 0o100755, _read(busybox))
     out += _entry("bin/work", 0o100755, _read(work))
     out += _entry("init", 0o100755, _read(HERE + "/init"))
-    have = [m + ".ko" for m in kernel.MODULES if os.path.exists(f"{kdir}/{m}.ko")]
+    have = [m + ".ko" for m in modules or kernel.MODULES if os.path.exists(f"{kdir}/{m}.ko")]
     for m in have:
         out += _entry("lib/" + m, 0o100644, _read(f"{kdir}/{m}"))
     out += _entry("lib/order", 0o100644, "\n".join(have).encode())
+    if script:
+        out += _entry("bin/besides", 0o100755, _read(script))
     out += _entry("TRAILER!!!", 0)
     with open(to, "wb") as f:
         f.write(gzip.compress(out, 1))

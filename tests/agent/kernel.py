@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian's stock cloud kernel for test guests, cached in ~/.cache/colo/kernel."""
+"""Debian's stock kernels for test guests, cached in ~/.cache/colo/kernel."""
 import fcntl
 import os
 import re
@@ -8,21 +8,24 @@ import subprocess
 import tempfile
 
 CACHE = os.path.join(os.environ.get("COLO_CACHE", os.path.expanduser("~/.cache/colo")), "kernel")
-META = "linux-image-cloud-amd64"
+KINDS = {"cloud": "linux-image-cloud-amd64", "generic": "linux-image-amd64"}
 # in the order they must be loaded
 MODULES = ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci",
            "failover", "net_failover", "virtio_net", "virtio_blk"]
+# what the cloud kernel has no drivers for
+DEVICES = ["usb-common", "usbcore", "xhci-hcd", "xhci-pci", "hid", "usbhid", "hid-generic", "rng-core", "virtio-rng",
+           "evdev", "virtio_input", "watchdog", "i6300esb"]
 
 
 class Missing(Exception):
     """A prerequisite is not there; the test is skipped."""
 
 
-def _fetch(into):
-    out = subprocess.run(["apt-cache", "depends", META], capture_output=True, text=True)
+def _fetch(into, meta, modules):
+    out = subprocess.run(["apt-cache", "depends", meta], capture_output=True, text=True)
     match = re.search(r"Depends: (linux-image-\S+)", out.stdout)
     if not match:
-        raise Missing("apt knows no " + META)
+        raise Missing("apt knows no " + meta)
     tmp = tempfile.mkdtemp(prefix=".fetch", dir=os.path.dirname(into))
     try:
         subprocess.run(["apt-get", "download", match[1]], cwd=tmp, check=True,
@@ -34,7 +37,7 @@ def _fetch(into):
             for f in files:
                 if f.startswith("vmlinuz-"):
                     shutil.copy(os.path.join(base, f), tmp + "/out/vmlinuz")
-                elif f.removesuffix(".ko") in MODULES and f.endswith(".ko"):
+                elif f.removesuffix(".ko") in modules and f.endswith(".ko"):
                     shutil.copy(os.path.join(base, f), tmp + "/out/" + f)
         os.rename(tmp + "/out", into)
     except (subprocess.CalledProcessError, StopIteration) as e:
@@ -43,12 +46,12 @@ def _fetch(into):
         shutil.rmtree(tmp, ignore_errors=True)
 
 
-def get():
-    """Directory with vmlinuz and MODULES as .ko files."""
+def get(kind="cloud"):
+    """Directory with vmlinuz, and MODULES, and if generic DEVICES, as .ko files."""
     os.makedirs(CACHE, exist_ok=True)
-    where = os.path.join(CACHE, "cloud")
+    where = os.path.join(CACHE, kind)
     with open(os.path.join(CACHE, "lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(where + "/vmlinuz"):
-            _fetch(where)
+            _fetch(where, KINDS[kind], MODULES + (DEVICES if kind == "generic" else []))
     return where

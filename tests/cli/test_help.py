@@ -106,6 +106,21 @@ class Manual(unittest.TestCase):
             elif default:
                 self.assertIn(f"**{default}**", described[key], key)
 
+    def test_devices(self):
+        """What may be had is in the first table of DEVICES, and the reasons of the refusals have their words in it."""
+        source = read("daemon", "devices.c")
+        allowed = re.findall(r'"([\w-]+)"', re.search(r"allowed\[\] = \{(.*?)\};", source, re.S).group(1))
+        may, cannot = sections("colo.5.md")["DEVICES"].split("What cannot be protected")
+        self.assertTrue(allowed)
+        for name in allowed:
+            self.assertIn(name, may)
+        families = re.findall(r'\{ "\*?-?([\w-]+)', re.search(r"refused\[\] = \{(.*?)\n\};", source, re.S).group(1))
+        self.assertGreater(len(families), 50)
+        for word in "balloon", "virtio-mem", "nvdimm", "pmem", "VFIO", "ivshmem", "vhost", "9p", "QXL", "virtio-gpu", \
+                "virtio-serial", "TPM", "IOMMU":
+            self.assertIn(word, cannot)
+            self.assertTrue(any(word.lower() in f.lower() for f in families), word)
+
     def test_states(self):
         states = set(re.findall(r'X\(\w+, "([\w-]+)"\)', read("core", "core.h").split("CORE_CAUSES")[0]))
         self.assertTrue(states)

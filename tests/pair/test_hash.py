@@ -3,8 +3,8 @@
 """RAM is the same on both hosts after each checkpoint, under web, database, memory, code and file load.
 
 Then the primary's host loses power, and what the survivor has is looked at: the guest's own checks,
-PostgreSQL's (pg_amcheck), the kernel's log, the file system. Arguments: number of checkpoints (200), and options of
-`lab up`, as --set vm.driver=standby.
+PostgreSQL's (pg_amcheck), the kernel's log, the file system. Arguments: number of checkpoints (200), options of
+`lab up`, as for another machine.
 """
 import sys
 
