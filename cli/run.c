@@ -17,7 +17,7 @@
  * Started again means: without --role and --overwrite, which were about the first start, after 0.5 s. That doubles up
  * to 30 s while daemons live shorter than a minute.
  *
- * Watchdog: a pipe from the daemon, which writes WATCHDOG_ALIVE once a second. One that writes nothing for [host]
+ * Watchdog: a pipe from the daemon, which writes WATCHDOG_ALIVE twice a second. One that writes nothing for [host]
  * watchdog is stopped, or hangs: SIGKILL. Only time in which this process ran, too, counts, so that a host that
  * stood still as a whole kills nobody. A daemon that ends (WATCHDOG_ENDING) has six times as long: its disk managers
  * flush.
