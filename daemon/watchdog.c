@@ -6,7 +6,8 @@
  * Twice a second each part is asked something that costs nothing, if it owes no answer: QEMU's main loop by a ping to the
  * agent, its monitor by QMP query-status, each disk manager's control thread by DISK_STATUS. One that owes an answer
  * for longer than [vm] watchdog hangs: the core hears CORE_EV_VM_WEDGED or CORE_EV_DISK_FAILED and hands the VM over,
- * where there is somebody to take it; else there is an alarm, until an answer comes.
+ * where there is somebody to take it; else there is an alarm, until an answer comes. (With driver standby a ping shows
+ * the agent's thread only; QMP is answered in the main loop, and so shows that.)
  *
  * What is slow must not be taken for what hangs:
  *  - only time in which this process ran counts, so a host that stood still as a whole starts anew;
