@@ -12,7 +12,7 @@ PROTECTED_LIMIT = 90
 STEADY = 1.0                    # protection that lasts so long is no state of before the fault
 HAND_AFTER = 4                  # seconds that a host may stand without any process before it is started by hand
 ANSWER_LIMIT = 30
-BOOT_LIMIT = 180                # two guests boot side by side, and replay their databases, on a machine that others use
+BOOT_LIMIT = 300                # two guests boot side by side, and replay their databases, on a machine that others use
 
 
 class Round:
