@@ -143,12 +143,16 @@ static int standby(struct throwaway *t, struct daemon *d)
 
 /* --- one after the other --- */
 
-static void choose_accel(struct selftest *s)
+static int choose_accel(struct selftest *s)
 {
 	char *found = s->found.test[TEST_KVM], why[THROWAWAY_TEXT] = "";
 	struct daemon *d = s->d;
 	bool kvm = d->cfg->accel == ACCEL_KVM;
 
+	if (kvm && throwaway_has_kvm(why, sizeof(why)) < 0) {
+		snprintf(s->result->text, SELFTEST_TEXT, "[vm] accel = kvm: %s", why);
+		return -ENODEV;
+	}
 	if (d->cfg->accel == ACCEL_AUTO) {
 		if (!*found) {
 			s->asked = true;
@@ -160,6 +164,7 @@ static void choose_accel(struct selftest *s)
 			log_info("accelerator tcg: kvm does not work here: %s", found);
 	}
 	snprintf(d->accel, sizeof(d->accel), "%s", kvm ? "kvm" : "tcg");
+	return 0;
 }
 
 /* Does this one pass? If not text says why. 0 or -errno */
@@ -227,8 +232,9 @@ static void run(struct daemon *d, struct selftest_result *result)
 	struct selftest s = { .d = d, .result = result, .identity = selftest_identity(d) };
 
 	selftest_recall(d, s.identity, &s.found);
-	choose_accel(&s);
-	result->status = choose_driver(&s);
+	result->status = choose_accel(&s);
+	if (result->status == 0)
+		result->status = choose_driver(&s);
 	result->known = !s.asked;
 	snprintf(result->version, sizeof(result->version), "%s", s.found.version);
 	snprintf(result->accel, sizeof(result->accel), "%s", d->accel);

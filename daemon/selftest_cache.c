@@ -17,6 +17,7 @@
 
 #include "common/log.h"
 #include "daemon/selftest.h"
+#include "daemon/throwaway.h"
 #include "daemon/vm_args.h"
 
 #define FILE_MAX (64u << 10)
@@ -103,7 +104,7 @@ char *selftest_identity(struct daemon *d)
 	put_file(f, "qemu", path);
 	if (daemon_find(d, "agent", "colo-agent.so", path, sizeof(path)) == 0)
 		put_file(f, "agent", path);
-	fprintf(f, "kernel = %s %s\nkvm = %s\n", u.release, u.version, access("/dev/kvm", R_OK | W_OK) ? "no" : "yes");
+	fprintf(f, "kernel = %s %s\nkvm = %s\n", u.release, u.version, throwaway_has_kvm(path, sizeof(path)) < 0 ? path : "yes");
 	put_processor(f);
 	r = put_arguments(f, d);
 	if (fail)

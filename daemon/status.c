@@ -163,7 +163,7 @@ json_t *status_json(struct daemon *d)
 	json_object_set_new(s, "alarms", faults_json(d));
 	json_object_set_new(s, "last_failover", last_failover(&d->failover));
 	json_object_set_new(s, "pid", processes(d));
-	json_object_set_new(s, "qemu", json_pack("{s:s s:s}", "version", d->qemu_version, "driver",
-						  d->driver));
+	json_object_set_new(s, "qemu", json_pack("{s:s s:s s:s}", "version", d->qemu_version, "driver",
+						  d->driver, "accel", d->accel));
 	return s;
 }

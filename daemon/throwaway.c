@@ -8,11 +8,14 @@
 #include "daemon/throwaway.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -273,6 +276,19 @@ void throwaway_end(struct throwaway *t)
 
 /* --- KVM --- */
 
+int throwaway_has_kvm(char *why, size_t size)
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC), r = 0;
+
+	if (fd < 0 || ioctl(fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
+		r = -errno;
+		snprintf(why, size, "/dev/kvm: %s", strerror(errno));
+	}
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
 /* SeaBIOS writes what it does to port 0x402; QEMU passes that on to a socket. */
 static int kvm_args(struct vm_args *a, const struct config *c)
 {
@@ -316,6 +332,9 @@ int throwaway_kvm(struct daemon *d, uint64_t limit_ms, char *why, size_t size)
 	struct vm_args a = { .n = 0 };
 	int ours = -1, theirs = -1, r;
 
+	r = throwaway_has_kvm(why, size);
+	if (r < 0)
+		return r;
 	r = kvm_args(&a, d->cfg);
 	r = r < 0 ? r : wire_pairs(&type, 1, &ours, &theirs);
 	r = r < 0 ? fail(&t, r, "%s", strerror(-r)) : start_child(&t, &a, &theirs, 1);

@@ -35,6 +35,8 @@ int throwaway_agent(struct throwaway *t, uint32_t op); /* SETUP gives it two new
 void throwaway_end(struct throwaway *t);
 /* Until `done` of the answer to a query is one of the words, separated by blanks. */
 int throwaway_await(struct throwaway *t, const char *query, const char *good, const char *bad);
+/* Is there KVM at all? why: if not */
+int throwaway_has_kvm(char *why, size_t size);
 /* Does the firmware get through its start under KVM? why: if not */
 int throwaway_kvm(struct daemon *d, uint64_t limit_ms, char *why, size_t size);
 

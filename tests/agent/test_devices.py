@@ -6,7 +6,7 @@ A framebuffer that is drawn to, a virtio-rng that is read, a watchdog that is fe
 tablet, keyboard, mouse and their virtio kin. RAM, the screen's with it, is equal after each checkpoint, and after each
 failover all of them go on.
 
-usage: test_devices.py AGENT.so GUEST-PROGRAM [MACHINE [CHECKPOINTS]]
+usage: test_devices.py AGENT.so GUEST-PROGRAM [MACHINE [DRIVER [CHECKPOINTS]]]
 """
 import os
 import random
@@ -37,8 +37,8 @@ def devices():
 
 
 class Devices(pairs.Pair):
-    def __init__(self, agent_so, work, machine):
-        super().__init__(agent_so, work, machine, extra=devices(),
+    def __init__(self, agent_so, work, machine, driver):
+        super().__init__(agent_so, work, machine, driver, extra=devices(),
                          append=f"{VESA} dirty_mib=16 dirty_pages=50 dirty_ms=5")
         kdir = kernel.get("generic")
         self.options["kernel"] = kdir + "/vmlinuz"
@@ -117,9 +117,10 @@ def go(p, n, rnd):
 def main():
     agent_so, work = sys.argv[1:3]
     machine = sys.argv[3] if len(sys.argv) > 3 else "pc"
-    n = int(sys.argv[4] if len(sys.argv) > 4 else os.environ.get("CHECKPOINTS", "40"))
+    driver = sys.argv[4] if len(sys.argv) > 4 else "direct"
+    n = int(sys.argv[5] if len(sys.argv) > 5 else os.environ.get("CHECKPOINTS", "40"))
     print("seed", SEED)
-    with Devices(os.path.abspath(agent_so), work, machine) as p:
+    with Devices(os.path.abspath(agent_so), work, machine, driver) as p:
         try:
             go(p, n, random.Random(SEED))
         except Exception:

@@ -152,6 +152,20 @@ def test_kvm_hangs(w):
     expect(begun(a), r"as it did before \(driver direct, tcg\)")
 
 
+def test_no_kvm(w):
+    """Wanted, it is missed by name; else there is TCG."""
+    without = ("unshare", "-m", "sh", "-c", 'mount --bind /dev/null /dev/kvm && exec "$@"', "without-kvm")
+    if not os.path.exists("/dev/kvm"):
+        without = ()
+    a = w.node("a", {("vm", "accel"): "kvm"}).start(without)
+    if a.wait_end() != 1:
+        raise Failure(f"exit status {a.process.returncode}")
+    expect(a.log(), r"error: \[vm\] accel = kvm: /dev/kvm: ")
+    a = w.node("a", {("vm", "accel"): "auto"}).start(without)
+    a.wait_log(r"info: accelerator tcg: kvm does not work here: /dev/kvm: ")
+    a.wait_log("the guest runs")
+
+
 def test_pair_that_differs(w):
     """Named with what to set, on both hosts."""
     a = w.primary({("vm", "driver"): "direct"})
