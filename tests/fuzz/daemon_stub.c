@@ -39,6 +39,8 @@ struct daemon *stub_daemon(bool primary)
 		uv_timer_init(&d.loop, &d.seed_poll);
 		uv_timer_init(&d.loop, &d.linger);
 		d.seed_poll.data = d.peer.retry.data = d.linger.data = &d;
+		strcpy(d.driver, "direct");
+		strcpy(d.accel, "tcg");
 		strcpy(config.name, "web");
 		strcpy(config.machine, "pc");
 		strcpy(config.host[0].name, "a");
