@@ -159,6 +159,29 @@ static void migrated(struct daemon *d)
 		failed(d, "dirty tracking", strerror(-e));
 }
 
+/* QEMU says that the migration is completed a moment before it is over, and refuses `cont` until then. */
+static void on_over(void *arg, json_t *result, const char *error)
+{
+	const char *s = json_string_value(json_object_get(result, "status"));
+	struct daemon *d = arg;
+
+	if (!active(d) || d->seed_phase != SEED_MIGRATING)
+		return;
+	if (error || !s)
+		failed(d, "query-status", error);
+	else if (strcmp(s, "finish-migrate"))
+		migrated(d);
+	else
+		qmp_command(d->vm.qmp, "query-status", NULL, -1, on_over, d);
+}
+
+static void completed(struct daemon *d)
+{
+	uv_timer_stop(&d->seed_poll);
+	if (qmp_command(d->vm.qmp, "query-status", NULL, -1, on_over, d) < 0)
+		failed(d, "query-status", NULL);
+}
+
 static void report_progress(struct daemon *d, json_t *ram)
 {
 	double total = json_number_value(json_object_get(ram, "total"));
@@ -182,7 +205,7 @@ static void on_progress(void *arg, json_t *result, const char *error)
 	if (error || !s || !strcmp(s, "failed") || !strcmp(s, "cancelled"))
 		failed(d, "migration", error ? error : s);
 	else if (!strcmp(s, "completed"))
-		migrated(d);
+		completed(d);
 	else
 		report_progress(d, json_object_get(result, "ram"));
 }
