@@ -5,6 +5,7 @@ Both are used by pair.Pair only. `ram` is the descriptor of the file that a VM h
 """
 import os
 import socket
+import statistics
 import time
 
 import vm as qemu
@@ -15,7 +16,6 @@ class Direct:
 
     # requests that bring a checkpoint in
     late = [lambda agent: agent.apply(qemu.STAGED | qemu.LOAD | qemu.RUN), lambda agent: agent.apply(qemu.LOAD)]
-    clock_ns = 1_000_000  # how near the VMs' clocks are
 
     def __init__(self, pair):
         self.pair = pair
@@ -30,10 +30,10 @@ class Direct:
         p.svm = p.vm(p.svm_name(), incoming=theirs)
         theirs.close()
         p.svm.agent.hello()
+        blocks, size = p.track()
         qemu.seed(p.pvm, ours)
         ours.close()
         qemu.wait_status(p.svm, ("paused", "prelaunch"))
-        blocks, size = p.pvm.agent.setup()
         other, _ = p.svm.agent.setup(os.dup(p.pvm.agent.staging))
         assert blocks == other, f"RAM differs: {blocks} and {other}"
         p.svm.agent.ask(qemu.VIEW)
@@ -41,6 +41,10 @@ class Direct:
 
     def checkpoint(self, flags, nonce, epoch):
         return self.pair.pvm.agent.checkpoint(qemu.RUN | flags, nonce, epoch)
+
+    def clock_bound(self):
+        """How near the guests' clocks are, ns."""
+        return 1_000_000
 
     def state(self, length):
         return os.pread(self.pair.pvm.agent.state, length, 0)
@@ -62,14 +66,14 @@ class Standby:
     """Documented interfaces: a migration without RAM from the PVM into a QEMU that waits for it."""
 
     late = [lambda agent: agent.apply(qemu.STAGED), lambda agent: agent.loaded(0, bytes(16))]
-    clock_ns = 10_000_000  # what is left to do is guessed before QEMU loads: it is set once only
 
     def __init__(self, pair):
         self.pair = pair
         self.stream = b""
         self.image = None  # of the SVM's RAM
         self.next = None  # the standby
-        self.rest_ns = 10_000_000  # from APPLY until the SVM runs
+        self.rests = [10_000_000]  # ns from APPLY until the SVM ran, the last times
+        self.lags = []  # ns the SVM ran later than the PVM did
 
     def new_ram(self):
         fd = os.memfd_create("guest-ram")
@@ -87,12 +91,12 @@ class Standby:
         theirs.close()
         first.agent.hello()
         p.pvm.ignore_ram(False)
+        _, size = p.track()
         qemu.seed(p.pvm, ours)
         ours.close()
         qemu.wait_status(first, ("paused", "prelaunch"))
         first.end()
         p.pvm.ignore_ram(True)
-        _, size = p.pvm.agent.setup()
         self.ready()
         return size
 
@@ -129,6 +133,10 @@ class Standby:
                  device_bytes=len(self.stream))
         return a
 
+    def clock_bound(self):
+        """Half of what they were apart if they were not set. (What is left to do is guessed before QEMU loads.)"""
+        return statistics.median(self.lags) // 2
+
     def state(self, length):
         return self.stream[:length]
 
@@ -148,7 +156,7 @@ class Standby:
         p.before_apply()
         stopped = time.monotonic_ns()
         try:
-            b = self.next.agent.apply(qemu.STAGED, ran_at=max(ran_at - self.rest_ns, 0))
+            b = self.next.agent.apply(qemu.STAGED, ran_at=max(ran_at - int(statistics.median(self.rests)), 0))
         except qemu.Failed:
             if old:
                 old.qmp.ask("cont")
@@ -163,8 +171,9 @@ class Standby:
         ran = time.monotonic_ns()
         if old:
             old.end()
-        if not flags:
-            self.rest_ns += (ran - applied - self.rest_ns) // 4
+        if run and not flags:
+            self.rests = [*self.rests[-6:], ran - applied]
+            self.lags.append(ran - ran_at)
         b.update(stop=stopped - began, drop=b["drop"] + c["drop"], load=loaded - applied, cont=ran - dropped,
                  total=ran - began, hash=c["hash"])
         return b

@@ -114,7 +114,7 @@ def check_clocks(p):
     print("guest clocks differ by us (error up to): "
           + " ".join(f"{d / 1000:.0f}({e / 1000:.0f})" for d, e in found))
     near = sorted(abs(d) for d, _ in found)
-    assert near[len(near) // 2] < p.way.clock_ns, f"guest clocks differ: {found}"
+    assert near[len(near) // 2] < p.way.clock_bound(), f"guest clocks differ: {found}"
 
 
 def check_failover(p):
