@@ -176,9 +176,9 @@ static int apply_pages(struct job *job)
 		return ret;
 	t = now_ns();
 	if (job->req->flags & AGENT_F_STAGED)
-		view_apply(&ops.ram, &job->staged, &reply->apply.applied);
+		ret = view_apply(&ops.ram, &job->staged, &reply->apply.applied, &job->err);
 	reply->apply.apply_ns = now_ns() - t;
-	return 0;
+	return ret;
 }
 
 /* Slowly up, fast down: what usually happens counts, not the times another process had the CPU. */

@@ -248,6 +248,27 @@ int view_check(const struct ram *ram, struct errtext *err)
 	return 0;
 }
 
+/*
+ * A standby is a process that has just begun: each page of its mapping of the image would cost a fault, which writing
+ * to the file does not.
+ */
+static int write_run(const struct ram_block *b, const struct stage_run *run)
+{
+	static const uint8_t zeroes[PUNCH_MIN * PAGE];
+	uint64_t len = run->npages * PAGE, done = 0;
+	int ret = 0;
+
+	if (run->data)
+		return write_image(b->image_fd, run->data, len, run->offset);
+	if (run->npages >= PUNCH_MIN &&
+	    fallocate(b->image_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, run->offset, len) == 0)
+		return 0;
+	for (; done < len && ret == 0; done += sizeof(zeroes))
+		ret = write_image(b->image_fd, zeroes, len - done < sizeof(zeroes) ? len - done : sizeof(zeroes),
+				  run->offset + done);
+	return ret;
+}
+
 static void zero_run(const struct ram_block *b, uint64_t offset, uint64_t len)
 {
 	if (len >= PUNCH_MIN * PAGE &&
@@ -256,18 +277,24 @@ static void zero_run(const struct ram_block *b, uint64_t offset, uint64_t len)
 	memset(b->image + offset, 0, len);
 }
 
-void view_apply(const struct ram *ram, struct stage_reader *r, uint64_t *applied)
+int view_apply(const struct ram *ram, struct stage_reader *r, uint64_t *applied, struct errtext *err)
 {
 	struct stage_run run;
+	int ret = 0;
 
 	while (stage_next(r, &run)) {
 		const struct ram_block *b = &ram->block[run.block];
 
-		if (run.data)
+		if (b->in_file)
+			ret = write_run(b, &run);
+		else if (run.data)
 			memcpy(b->image + run.offset, run.data, run.npages * PAGE);
 		else
 			zero_run(b, run.offset, run.npages * PAGE);
+		if (ret < 0)
+			return agent_fail(err, ret, "image of %s: %s", b->name, strerror(-ret));
 		jit_changed(b, run.offset, run.npages * PAGE);
 		*applied += run.npages;
 	}
+	return 0;
 }

@@ -14,7 +14,7 @@ int view_create(struct ram *ram, struct errtext *err);
 int view_drop(const struct ram *ram, uint64_t *dropped, struct errtext *err);
 /* For tests, slow: -EILSEQ if any page is private after all. */
 int view_check(const struct ram *ram, struct errtext *err);
-/* Write staged pages into the images. The area was checked by stage_open(). */
-void view_apply(const struct ram *ram, struct stage_reader *r, uint64_t *applied);
+/* Write staged pages into the images. The area was checked by stage_open(). Fails only if an image cannot grow. */
+int view_apply(const struct ram *ram, struct stage_reader *r, uint64_t *applied, struct errtext *err);
 
 #endif
