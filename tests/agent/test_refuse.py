@@ -138,7 +138,7 @@ def check_foreign_program(agent_so, where):
 def check_bad_arguments(agent_so):
     """Arguments that make no sense end QEMU with a message."""
     for args in ("fd=x", "fd=99", "nonsense=1", "fd=0,nic=77:77:77", "fd=0,nic=-2:0:0", "fd=0,nic=0:0",
-                 "fd=0" + 9 * ",nic=0:0:0", "fd=0,diskfd=x", "fd=0,diskfd=77", "fd=0" + 9 * ",diskfd=0"):
+                 "fd=0" + 9 * ",nic=0:0:0", "fd=0,ram=x", "fd=0,ram=77", "fd=0,diskfd=x", "fd=0,diskfd=77", "fd=0" + 9 * ",diskfd=0"):
         r = subprocess.run([os.environ.get("QEMU", "qemu-system-x86_64"), "-nodefaults", "-display",
                             "none", "-plugin", f"{agent_so},{args}"], timeout=20,
                            capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -153,8 +153,54 @@ def check_selftest(agent_so, where, machine):
         assert proto == 2 and driver == "direct" and version[0] >= 7, (proto, version, driver)
         v.agent.ask(qemu.SELFTEST)
         assert not running(v)
+        refused(errno.ENOSYS, "APPLY loads by itself", v.agent.loaded, 0, bytes(16))
     finally:
         v.kill()
+
+
+def ram_file(size):
+    fd = os.memfd_create("guest-ram")
+    os.ftruncate(fd, size)
+    return fd
+
+
+def check_standby(agent_so, where, machine):
+    """Driver standby: its self-test, and what it leaves to the daemon."""
+    v = qemu.VM("standby", where, agent_so, machine=machine, mem=64, extra=["-S"], ram=ram_file(64 << 20))
+    try:
+        assert v.agent.hello()[2] == "standby"
+        v.agent.ask(qemu.SELFTEST)
+        refused(errno.EINVAL, "LOADED before VIEW", v.agent.loaded, 0, bytes(16))
+        assert v.agent.setup()[0] == [("ram", 64 << 20)]
+        for op in (qemu.STOP, qemu.CONT):
+            refused(errno.ENOSYS, "over QMP", v.agent.ask, op)
+        refused(errno.ENOSYS, "over QMP", v.agent.checkpoint, qemu.RUN)
+        refused(errno.ENOSYS, "over QMP", v.agent.apply, qemu.STAGED | qemu.LOAD)
+        refused(errno.EINVAL, "before VIEW", v.agent.apply, qemu.STAGED)
+        v.agent.ask(qemu.PING)
+        v.agent.ask(qemu.VIEW)
+        refused(errno.EALREADY, "made already", v.agent.ask, qemu.VIEW)
+    finally:
+        v.end()
+
+
+def check_ram_file(agent_so, where):
+    """Files that cannot be guest RAM, and one that QEMU does not use."""
+    for size, words in ((0, "has 0 bytes"), (4097, "has 4097 bytes")):
+        fd = ram_file(size)
+        v = qemu.VM("odd", where, agent_so, mem=64, extra=["-S"], agent_args=f",ram={fd}", fds=[fd])
+        try:
+            refused(errno.ENOSYS, words, v.agent.hello)
+        finally:
+            v.end()
+    fd = ram_file(64 << 20)
+    v = qemu.VM("other", where, agent_so, mem=64, extra=["-S"], agent_args=f",ram={fd}", fds=[fd])
+    try:
+        v.agent.hello()
+        refused(errno.ESTALE, "does not have its RAM in the file", v.agent.setup)
+        refused(errno.ESTALE, "does not have its RAM in the file", v.agent.ask, qemu.SELFTEST)
+    finally:
+        v.end()
 
 
 def check_preload(agent_so, where):
@@ -187,6 +233,8 @@ def main():
         check_foreign_program(agent_so, where)
         for machine in ("pc", "q35"):
             check_selftest(agent_so, where, machine)
+            check_standby(agent_so, where, machine)
+        check_ram_file(agent_so, where)
         check_preload(agent_so, where)
         check_guest(agent_so, work, where)
 

@@ -237,7 +237,7 @@ class VM:
 
     def __init__(self, name, where, agent_so, machine="pc", mem=MEM, smp=1, kernel=None,
                  initrd=None, append="", incoming=None, load="plugin", disk_fds=(), extra=(),
-                 ram=None, fds=()):
+                 ram=None, fds=(), agent_args=""):
         self.name, self.ram = name, ram
         self.log = f"{where}/{name}.serial"
         self.errors = f"{where}/{name}.stderr"
@@ -245,7 +245,7 @@ class VM:
         qmp, qmp_q = socket.socketpair()
         self.nic = Nic()
         passed, args = self.nic.passed()
-        args = f"fd={control_q.fileno()},{args}"
+        args = f"fd={control_q.fileno()},{args}{agent_args}"
         passed += [control_q.fileno(), qmp_q.fileno()]
         args += "".join(f",diskfd={fd}" for fd in disk_fds)
         passed += [*disk_fds, *fds]
