@@ -2,7 +2,7 @@
  *
  * agent.c - how the agent gets into QEMU, and its thread
  *
- * QEMU loads this library by `-plugin FILE,fd=N[,ram=N][,nic=T:S:C][,diskfd=N]...`, or LD_PRELOAD does,
+ * QEMU loads this library by `-plugin FILE,fd=N[,ram=N][,nic=T:S:C][,diskfd=N]...[,track=W]`, or LD_PRELOAD does,
  * with COLO_AGENT="fd=N,..." in the environment. A thread of its own then serves the daemon over
  * the inherited socket fd. It takes no signals, which belong to QEMU's threads, and ends when the
  * daemon does; the VM goes on regardless.
@@ -24,6 +24,7 @@
 #include "qemu.h"
 #include "standby.h"
 #include "util.h"
+#include "wp.h"
 
 #define EXPORT __attribute__((visibility("default")))
 #define ENV_ARGS "COLO_AGENT"
@@ -88,6 +89,8 @@ static int parse_arg(const char *arg)
 {
 	if (!strncmp(arg, "nic=", 4))
 		return parse_nic(arg + 4);
+	if (!strncmp(arg, "track=", 6))
+		return wp_choose(arg + 6);
 	if (!strncmp(arg, "diskfd=", 7))
 		return parse_disk(arg + 7);
 	if (!strncmp(arg, "ram=", 4))

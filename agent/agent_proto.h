@@ -47,7 +47,8 @@ enum agent_op {
  * Plugin arguments: fd=N (this socket); ram=N (driver standby, below);
  * nic=T:S:C for each NIC (its TAP, the daemon's packet socket, the
  * counters of the TAP's network namespace, that is /proc/net/dev; none: no marker); diskfd=N for each
- * disk that the VM can write to (a control socket of its disk manager, disk/disk_proto.h; none: no disk boundary).
+ * disk that the VM can write to (a control socket of its disk manager, disk/disk_proto.h; none: no disk boundary);
+ * track=auto|async|sync (how writes to RAM are noticed, wp.h; none: auto).
  * CHECKPOINT, with diskfd: after the drain and while the VM is stopped, the agent sends DISK_BOUNDARY
  * with the epoch on each diskfd, and has the answers of all before the VM runs on, so that the boundary lies in
  * each disk's stream exactly where it lies in the VM's life. An error of one of them, or no answer within

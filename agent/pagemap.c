@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * pagemap.c - PAGEMAP_SCAN (Linux 6.7). The definitions are repeated here because distributions'
- * headers are older than the kernels they are used with.
+ * pagemap.c - PAGEMAP_SCAN (Linux 6.7), and the choice of what takes its place where it is missing. The
+ * definitions are repeated here because distributions' headers are older than the kernels they are
+ * used with.
  */
-#include "pagemap.h"
+#include "pagemap_int.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/utsname.h>
 
 struct scan_arg {
 	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
@@ -44,7 +44,14 @@ static const struct scan_arg conditions[] = {
 	},
 };
 
-static int pagemap_fd(struct errtext *err)
+static bool avoid_scan;
+
+void pagemap_avoid_scan(void)
+{
+	avoid_scan = true;
+}
+
+int pagemap_fd(struct errtext *err)
 {
 	static int fd = -1;
 
@@ -54,16 +61,6 @@ static int pagemap_fd(struct errtext *err)
 		return agent_fail(err, -errno, "cannot open /proc/self/pagemap: %s",
 				  strerror(errno));
 	return fd;
-}
-
-int pagemap_too_old(struct errtext *err, const char *missing)
-{
-	struct utsname u;
-
-	uname(&u);
-	return agent_fail(err, -EOPNOTSUPP,
-			  "the kernel has no %s: Linux 6.7 or later is needed, this is %s %s",
-			  missing, u.sysname, u.release);
 }
 
 static int scan(struct scan_arg *arg, struct errtext *err)
@@ -79,7 +76,7 @@ static int scan(struct scan_arg *arg, struct errtext *err)
 	if (n >= 0)
 		return n;
 	if (errno == ENOTTY)
-		return pagemap_too_old(err, "PAGEMAP_SCAN");
+		return agent_fail(err, -ENOTTY, "the kernel has no PAGEMAP_SCAN");
 	return agent_fail(err, -errno, "PAGEMAP_SCAN failed: %s", strerror(errno));
 }
 
@@ -90,7 +87,7 @@ void pagemap_begin(struct pagemap_iter *it, enum pagemap_what what, const void *
 	it->end = it->at + len;
 }
 
-int pagemap_next(struct pagemap_iter *it, struct errtext *err)
+static int scan_next(struct pagemap_iter *it, struct errtext *err)
 {
 	/* A call may end early without a match (it->at has moved on then): go on until the end. */
 	while (it->at < it->end) {
@@ -116,6 +113,18 @@ int pagemap_next(struct pagemap_iter *it, struct errtext *err)
 			return n;
 	}
 	return 0;
+}
+
+int pagemap_next(struct pagemap_iter *it, struct errtext *err)
+{
+	if (!avoid_scan && it->what != PAGEMAP_COPIED) {
+		int n = scan_next(it, err);
+
+		if (n != -ENOTTY)
+			return n;
+		avoid_scan = true;
+	}
+	return pagemap_read_next(it, err);
 }
 
 int pagemap_clean(const void *addr, uint64_t len, struct errtext *err)

@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "wp.h"
+
 #define STATE_MAX (64u << 20)
 
 struct state {
@@ -130,7 +132,9 @@ int selftest_run(const struct driver *drv, struct errtext *err)
 	if (t.before.fd < 0 || t.after.fd < 0) {
 		t.ret = agent_fail(err, -errno, "memfd: %s", strerror(errno));
 	} else {
-		drv->call(round_trip, &t);
+		t.ret = wp_probe(err);
+		if (t.ret == 0)
+			drv->call(round_trip, &t);
 		if (t.ret == 0)
 			t.ret = check_flush(&t);
 	}

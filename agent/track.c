@@ -6,7 +6,6 @@
 
 #include <errno.h>
 
-#include "pagemap.h"
 #include "wp.h"
 
 static struct {
@@ -19,11 +18,8 @@ int track_start(const struct ram *ram, struct errtext *err)
 {
 	int ret = wp_arm(ram, err);
 
-	if (ret < 0)
-		return ret;
-	ret = wp_clean(ram, err);
 	track.all_dirty = ret < 0;
-	track.active = true;
+	track.active = track.active || ret == 0;
 	return ret;
 }
 
@@ -50,8 +46,8 @@ static int harvest_block(const struct ram_block *b, uint32_t index, struct stage
 	int64_t t = now_ns();
 	int n;
 
-	pagemap_begin(it, PAGEMAP_DIRTY, b->host, b->size);
-	while ((n = pagemap_next(it, err)) > 0) {
+	wp_begin(it, WP_WRITTEN, b);
+	while ((n = wp_next(it, err)) > 0) {
 		int64_t scanned = now_ns();
 
 		for (int i = 0; i < n; i++) {

@@ -9,9 +9,9 @@
  * applied there needs no copy into the guest. RAM therefore exists once, plus the divergence. With driver
  * standby RAM is in a file from the beginning, and that file is the image.
  *
- * Which pages are private is told by write protection (wp.c), because asking the kernel for pages
- * that are not the file's looks at every mapped page's descriptor: 40 ns a page against 2. The slow
- * question serves tests, to check that the answer is the same.
+ * Which pages are private is told by write protection (wp.c) if that is asynchronous, because asking the kernel
+ * for pages that are not the file's looks at every mapped page's descriptor: 40 ns a page against 2. The
+ * slow question then serves tests, to check that the answer is the same.
  */
 #include "view.h"
 
@@ -153,8 +153,7 @@ int view_create(struct ram *ram, struct errtext *err)
 			return ret;
 		}
 	}
-	ret = wp_arm(ram, err);
-	return ret < 0 ? ret : wp_clean(ram, err);
+	return wp_arm_view(ram, err);
 }
 
 static int drop_one_by_one(const struct iovec *iov, int n, struct errtext *err)
@@ -200,8 +199,8 @@ static int drop_block(const struct ram_block *b, uint64_t *dropped, struct errte
 	struct pagemap_iter *it = &view.it;
 	int n;
 
-	pagemap_begin(it, PAGEMAP_DIRTY, b->host, b->size);
-	while ((n = pagemap_next(it, err)) > 0)
+	wp_begin(it, WP_COPIED, b);
+	while ((n = wp_next(it, err)) > 0)
 		for (int i = 0; i < n; ) {
 			int k = 0, ret;
 
