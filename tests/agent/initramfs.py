@@ -23,21 +23,30 @@ def _read(path):
         return f.read()
 
 
-def make(to, work, kdir, modules=None, script=None):
-    """Write the initramfs: busybox, the work program, virtio modules, init; a script to run besides."""
-    busybox = shutil.which("busybox")
-    if not busybox:
+def busybox():
+    path = shutil.which("busybox")
+    if not path:
         raise kernel.Missing("no busybox (package busybox-static)")
+    return path
+
+
+def pack(to, files, texts=()):
+    """Write an initramfs of programs, {place: file}, and texts, {place: bytes}."""
     out = b"".join(_entry(d, 0o040755) for d in ("bin", "lib", "dev"))
-    out += _entry("bin/busybox", 0o100755, _read(busybox))
-    out += _entry("bin/work", 0o100755, _read(work))
-    out += _entry("init", 0o100755, _read(HERE + "/init"))
-    have = [m + ".ko" for m in modules or kernel.MODULES if os.path.exists(f"{kdir}/{m}.ko")]
-    for m in have:
-        out += _entry("lib/" + m, 0o100644, _read(f"{kdir}/{m}"))
-    out += _entry("lib/order", 0o100644, "\n".join(have).encode())
-    if script:
-        out += _entry("bin/besides", 0o100755, _read(script))
+    for place, path in files.items():
+        out += _entry(place, 0o100755, _read(path))
+    for place in texts:
+        out += _entry(place, 0o100644, texts[place])
     out += _entry("TRAILER!!!", 0)
     with open(to, "wb") as f:
         f.write(gzip.compress(out, 1))
+
+
+def make(to, work, kdir, modules=None, script=None):
+    """The test guest's: busybox, the work program, virtio modules, init; a script to run besides."""
+    have = [m + ".ko" for m in modules or kernel.MODULES if os.path.exists(f"{kdir}/{m}.ko")]
+    files = {"bin/busybox": busybox(), "bin/work": work, "init": HERE + "/init"}
+    files.update((f"lib/{m}", f"{kdir}/{m}") for m in have)
+    if script:
+        files["bin/besides"] = script
+    pack(to, files, {"lib/order": "\n".join(have).encode()})

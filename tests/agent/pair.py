@@ -112,8 +112,9 @@ class Pair:
         return a, b
 
     def skip_page(self):
-        """Falsify what is staged: leave out the last page of the longest run. Returns what undoes
-        it. (A page of a short run may hold what it held before: nothing would be missed.)"""
+        """Falsify what is staged: leave out the first page of the longest run. Returns what undoes
+        it. (A page of a short run may hold what it held before: nothing would be missed. Nor would
+        the last one be, if it is there only because others before it were written.)"""
         magic, version, nrec, npages, data_off = HEADER.unpack_from(self.map)
         end = data_off + npages * PAGE
         saved = self.map[:HEADER.size + nrec * RECORD.size], data_off, self.map[data_off:end]
@@ -127,9 +128,10 @@ class Pair:
         n, at, data = longest
         assert n > 1, "no run of two pages"
         block, flags, offset, _ = RECORD.unpack_from(self.map, at)
-        RECORD.pack_into(self.map, at, block, flags, offset, n - 1)
+        RECORD.pack_into(self.map, at, block, flags, offset + PAGE, n - 1)
         HEADER.pack_into(self.map, 0, magic, version, nrec, npages - 1, data_off)
-        self.map.move(data - PAGE, data, end - data)
+        first = data - n * PAGE
+        self.map.move(first, first + PAGE, end - first - PAGE)
         return saved
 
     def undo(self, saved):

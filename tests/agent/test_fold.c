@@ -4,7 +4,7 @@
  *
  * Without a VM: the test writes to a block of RAM as a guest would, harvests as a checkpoint does, keeps with
  * what was harvested a copy, as a secondary would, and compares all of both, and the hash with one that asks nobody
- * which pages there are. Argument: seconds (5). COLO_SEED repeats a run's choices.
+ * which pages there are. Arguments: seconds (5), how writes are noticed (auto), MiB (96). COLO_SEED repeats a run's choices.
  */
 #include "fold.h"
 #include "hash.h"
@@ -12,6 +12,7 @@
 #include "stage.h"
 #include "track.h"
 #include "view.h"
+#include "wp.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,8 +23,8 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
-#define SIZE (UINT64_C(96) << 20)
-#define PAGES (SIZE / PAGE)
+#define SIZE (PAGES * PAGE)
+#define PAGES (mib << 8)
 
 void jit_changed(const struct ram_block *b, uint64_t offset, uint64_t len)
 {
@@ -34,7 +35,7 @@ void jit_changed(const struct ram_block *b, uint64_t offset, uint64_t len)
 
 static struct ram ram;
 static uint8_t *copy, *stage;
-static uint64_t seed;
+static uint64_t seed, mib = 96;
 
 static uint64_t draw(uint64_t below)
 {
@@ -153,6 +154,10 @@ int main(int argc, char **argv)
 	else if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
 		return 1;
 	seed |= 1;
+	if (argc > 2 && wp_choose(argv[2]) < 0)
+		return 2;
+	if (argc > 3)
+		mib = strtoull(argv[3], NULL, 0);
 	printf("seed %llu\n", (unsigned long long)seed);
 	copy = map(SIZE);
 	stage = map(stage_size(PAGES));
@@ -166,7 +171,7 @@ int main(int argc, char **argv)
 		compare(n++);
 	}
 	fstat(ram.block[0].image_fd, &st);
-	printf("%d rounds; %lld MiB of the image's %llu are left\n", n, (long long)st.st_blocks >> 11,
+	printf("%s, %d rounds; %lld MiB of the image's %llu are left\n", wp_way(), n, (long long)st.st_blocks >> 11,
 	       (unsigned long long)SIZE >> 20);
 	return 0;
 }

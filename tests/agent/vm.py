@@ -17,6 +17,7 @@ import tap
 RUN, LOAD, HASH, STAGED = 1, 2, 4, 8
 PAGE = 4096
 ACCEL = os.environ.get("ACCEL", "tcg")
+TRACK_BY = os.environ.get("TRACK")  # how the agent notices writes: async, sync, or as it thinks
 SLOWER = int(os.environ.get("SLOWER", "1"))  # in a machine that is emulated: all time limits times this
 REQUEST = struct.Struct("=IIQ16sq")
 REPLY_HEAD = struct.Struct("=Ii256s")
@@ -248,6 +249,7 @@ class VM:
         args = f"fd={control_q.fileno()},{args}{agent_args}"
         passed += [control_q.fileno(), qmp_q.fileno()]
         args += "".join(f",diskfd={fd}" for fd in disk_fds)
+        args += f",track={TRACK_BY}" if TRACK_BY else ""
         passed += [*disk_fds, *fds]
         if ram is not None:
             args += f",ram={ram}"
