@@ -20,7 +20,7 @@
 
 enum key_type {
 	KEY_TEXT, KEY_NAME, KEY_MAC, KEY_NUMBER, KEY_SIZE, KEY_TIME, /* one of two words: */ KEY_MODE, KEY_BOOL,
-	KEY_FORMAT, KEY_SECTOR, KEY_VIRTIO, KEY_VGA, /* of three */ KEY_TLS, KEY_DRIVER, KEY_ACCEL,
+	KEY_FORMAT, KEY_SECTOR, KEY_VIRTIO, KEY_VGA, /* of three */ KEY_TLS, KEY_DRIVER, KEY_ACCEL, KEY_TRACKING,
 };
 
 static const struct {
@@ -33,6 +33,7 @@ static const struct {
 	[KEY_SECTOR] = { { "512", "4096" }, { 512, 4096 } },
 	[KEY_VIRTIO] = { { "legacy", "modern" }, { VIRTIO_LEGACY, VIRTIO_MODERN } },
 	[KEY_VGA] = { { "none", "std" }, { VGA_NONE, VGA_STD } },
+	[KEY_TRACKING] = { { "auto", "async", "sync" }, { TRACKING_AUTO, TRACKING_ASYNC, TRACKING_SYNC } },
 	[KEY_DRIVER] = { { "auto", "direct", "standby" }, { DRIVER_AUTO, DRIVER_DIRECT, DRIVER_STANDBY } },
 	[KEY_ACCEL] = { { "auto", "kvm", "tcg" }, { ACCEL_AUTO, ACCEL_KVM, ACCEL_TCG } },
 	[KEY_TLS] = { { "psk", "x509", "off" }, { TLS_PSK, TLS_X509, TLS_OFF } },
@@ -56,6 +57,7 @@ static const struct key keys[] = {
 	{ "vm", "vcpus", KEY_NUMBER, FIELD(vcpus), 1, 64, "1" },
 	{ "vm", "machine", KEY_NAME, FIELD(machine), 0, 0, "pc" },
 	{ "vm", "driver", KEY_DRIVER, FIELD(driver), 0, 0, "auto" },
+	{ "vm", "tracking", KEY_TRACKING, FIELD(tracking), 0, 0, "auto" },
 	{ "vm", "accel", KEY_ACCEL, FIELD(accel), 0, 0, "auto" },
 	{ "vm", "cpu", KEY_TEXT, FIELD(cpu), 0, 0, "" },
 	{ "vm", "virtio", KEY_VIRTIO, FIELD(virtio), 0, 0, "legacy" },

@@ -23,6 +23,7 @@ enum config_mode { MODE_COLO, MODE_CHECKPOINT };
 enum config_format { FORMAT_RAW, FORMAT_QCOW2 };
 enum config_driver { DRIVER_AUTO, DRIVER_DIRECT, DRIVER_STANDBY };
 enum config_accel { ACCEL_AUTO, ACCEL_KVM, ACCEL_TCG };
+enum config_tracking { TRACKING_AUTO, TRACKING_ASYNC, TRACKING_SYNC };
 enum config_virtio { VIRTIO_LEGACY, VIRTIO_MODERN };
 enum config_vga { VGA_NONE, VGA_STD };
 
@@ -57,6 +58,7 @@ struct config {
 	uint64_t vcpus;
 	char machine[CONFIG_NAME_MAX], cpu[CONFIG_NAME_MAX * 4];
 	uint64_t driver, accel;         /* enum config_driver, config_accel */
+	uint64_t tracking;              /* enum config_tracking */
 	uint64_t virtio, vga;           /* enum config_virtio, config_vga */
 	uint64_t rng, tablet, root_ports; /* bool */
 	char devices[CONFIG_PATH_MAX];  /* further ones, a list; see devices.h */

@@ -80,6 +80,9 @@ static void boot_args(struct vm_args *a, const struct config *c)
 	}
 }
 
+static const char *const tracking[] = { [TRACKING_AUTO] = "", [TRACKING_ASYNC] = ",track=async",
+	[TRACKING_SYNC] = ",track=sync" };
+
 static void agent_args(struct vm_args *a, const char *agent, const struct config *c, enum vm_kind kind, bool ram_in_file)
 {
 	char text[AGENT_MAX_NICS * 48 + AGENT_MAX_DISKS * 16 + 16] = "";
@@ -96,7 +99,7 @@ static void agent_args(struct vm_args *a, const char *agent, const struct config
 		n += snprintf(text + n, sizeof(text) - n, ",nic=%d:%d:%d", vm_tap_fd(c, i), vm_tap_fd(c, i) + 1,
 			      vm_counters_fd(c));
 	vm_arg(a, "-plugin");
-	vm_arg(a, "%s,fd=%d%s", agent, VM_AGENT_FD, text);
+	vm_arg(a, "%s,fd=%d%s%s", agent, VM_AGENT_FD, tracking[c->tracking], text);
 }
 
 static void control_args(struct vm_args *a, enum vm_kind kind)

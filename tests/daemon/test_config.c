@@ -170,13 +170,14 @@ static void test_one_file_behind_two_names(void **state)
 static void test_machine(void **state)
 {
 	assert_int_equal(load(base, "[vm]\nmachine = pc-q35-7.2\nvirtio = modern\nrng = yes\nvga = std\ntablet = yes\n"
-			      "root-ports = yes\ndevices = usb-kbd, i6300esb\ndriver = standby\naccel = kvm\n", "a"), 0);
+			      "root-ports = yes\ndevices = usb-kbd, i6300esb\ndriver = standby\naccel = kvm\ntracking = sync\n", "a"), 0);
 	assert_true(config_is_q35(&config) && !config_is_i440fx(&config));
 	assert_int_equal(config.virtio, VIRTIO_MODERN);
 	assert_int_equal(config.vga, VGA_STD);
 	assert_true(config.rng && config.tablet && config.root_ports);
 	assert_string_equal(config.devices, "usb-kbd, i6300esb");
 	assert_int_equal(config.driver, DRIVER_STANDBY);
+	assert_int_equal(config.tracking, TRACKING_SYNC);
 	assert_int_equal(config.accel, ACCEL_KVM);
 	assert_int_equal(load(base, "[vm]\nmachine = pc-i440fx-5.1\n", "a"), 0);
 	assert_true(config_is_i440fx(&config) && !config_is_q35(&config));
@@ -257,6 +258,7 @@ static const struct {
 	{ "[vm]\nmachine = q35,nvdimm=on\n",
 	  ":13: [vm] machine: 'q35,nvdimm=on' may have letters, digits, '-', '_' and '.' only" },
 	{ "[vm]\naccel = xen\n", ":13: [vm] accel: 'xen' is none of auto, kvm, tcg" },
+	{ "[vm]\ntracking = dirty-log\n", ":13: [vm] tracking: 'dirty-log' is none of auto, async, sync" },
 	{ "[vm]\ndriver = x-colo\n", ":13: [vm] driver: 'x-colo' is none of auto, direct, standby" },
 	{ "[vm]\nvirtio = no\n", ":13: [vm] virtio: 'no' is neither legacy nor modern" },
 	{ "[vm]\nvga = qxl\n", ":13: [vm] vga: 'qxl' is neither none nor std" },
