@@ -124,7 +124,8 @@ struct agent_reply {
 			uint64_t net_taken[AGENT_MAX_NICS]; /* frames the VM had taken from each TAP */
 			int64_t stop_ns, save_ns, scan_ns, copy_ns, cont_ns;
 			int64_t pause_ns;     /* VM stopped until running again */
-			int64_t ran_at_ns;    /* CLOCK_MONOTONIC when the VM ran on, 0: it did not */
+			int64_t ran_at_ns;    /* CLOCK_MONOTONIC when the VM ran on, 0: it did not; under
+					       * KVM when its clocks, which go on, were saved */
 			uint64_t hash;        /* of all RAM, with AGENT_F_HASH */
 		} checkpoint;
 		struct {

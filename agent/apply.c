@@ -18,6 +18,7 @@
 #include "hash.h"
 #include "jit.h"
 #include "job.h"
+#include "kvm.h"
 #include "track.h"
 #include "view.h"
 
@@ -54,8 +55,11 @@ static int open_staged(struct job *job)
 	return stage_open(&job->staged, ops.stage, ops.stage_size, size, ops.ram.n, &job->err);
 }
 
-static int read_state(uint8_t **state, size_t *len, struct errtext *err)
+/* The state as QEMU saved it; what clocks under KVM came with it is noted for when the VM runs. */
+static int read_state(struct job *job, uint8_t **state, size_t *len)
 {
+	struct errtext *err = &job->err;
+	struct kvm_clocks clocks;
 	static uint8_t *buffer;
 	static size_t room;
 	struct stat st;
@@ -73,7 +77,8 @@ static int read_state(uint8_t **state, size_t *len, struct errtext *err)
 	if (pread(ops.dev_fd, buffer, st.st_size, 0) != st.st_size)
 		return agent_fail(err, -EIO, "device state: cannot read");
 	*state = buffer;
-	*len = st.st_size;
+	*len = kvm_clocks_cut(buffer, st.st_size, &clocks, &job->kvm_clocks);
+	kvm_clocks_expect(job->kvm_clocks ? &clocks : NULL, job->req->ran_at_ns);
 	return 0;
 }
 
@@ -89,9 +94,8 @@ static int write_state(const uint8_t *state, size_t len, struct errtext *err)
 /* How far the guest's clocks must go forward to be right @rest_ns from now; 0: leave them alone. */
 static int64_t clock_advance(const struct job *job, int64_t rest_ns)
 {
-	/* Under KVM the guest's counter and kvmclock are saved elsewhere. Moving QEMU's own clock
-	 * alone would make the guest's clocks disagree with each other. */
-	if (job->req->ran_at_ns <= 0 || !ops.drv->emulates_tsc())
+	/* Under KVM moving QEMU's own clock alone would make the guest's clocks disagree with each other. */
+	if (job->req->ran_at_ns <= 0 || !(ops.drv->emulates_tsc() || job->kvm_clocks))
 		return 0;
 	return now_ns() + rest_ns - job->req->ran_at_ns;
 }
@@ -142,7 +146,7 @@ static int load(struct job *job)
 {
 	uint8_t *state = NULL;
 	size_t len = 0;
-	int ret = read_state(&state, &len, &job->err);
+	int ret = read_state(job, &state, &len);
 
 	if (ret < 0)
 		return ret;
@@ -153,13 +157,13 @@ static int load(struct job *job)
 /*
  * Just before the VM runs: set the clocks once more, now that the time is known that all the rest
  * took. Devices were loaded with clocks nearly right; a clock that moves on a little is nothing to
- * them.
+ * them. (KVM's clocks are set when QEMU runs the VM; to load once more would write RAM once more.)
  */
 static int set_clocks(struct job *job)
 {
 	int64_t add = clock_advance(job, ops.clock_ns);
 
-	if (!add || job->clock_len < 0)
+	if (!add || job->clock_len < 0 || job->kvm_clocks)
 		return 0;
 	return load_advanced(job, job->clock, job->clock_len, add);
 }

@@ -7,11 +7,13 @@
  * makes the next harvest take all of RAM. Saving may write guest RAM, so it must come first anyway.
  */
 #include <errno.h>
+#include <unistd.h>
 
 #include "boundary.h"
 #include "common/failpoint.h"
 #include "hash.h"
 #include "job.h"
+#include "kvm.h"
 #include "track.h"
 
 static int harvest(struct job *job)
@@ -35,6 +37,22 @@ static int harvest(struct job *job)
 	return 0;
 }
 
+/* Behind the device state, for the SVM's agent: QEMU's own record of KVM's clocks is of the last stop. */
+static int save_clocks(struct job *job)
+{
+	uint64_t *len = &job->reply->checkpoint.device_bytes;
+	struct kvm_clocks clocks;
+
+	if (!*len || !kvm_clocks_read(&clocks)) /* driver standby: QEMU gave the state to the daemon */
+		return 0;
+	if (pwrite(ops.dev_fd, &clocks, sizeof(clocks), *len) != sizeof(clocks))
+		return agent_fail(&job->err, -EIO, "device state: cannot write");
+	*len += sizeof(clocks);
+	job->kvm_clocks = true;
+	job->clocks_at_ns = clocks.at_ns;
+	return 0;
+}
+
 /* Save device state and mark the boundary in the disks' and the NICs' streams. */
 static int save_and_mark(struct job *job)
 {
@@ -45,6 +63,8 @@ static int save_and_mark(struct job *job)
 	ret = boundary_send(ops.disk_fd, ops.disks, job->req->epoch, &job->err);
 	if (ret == 0)
 		ret = ops.drv->save(ops.dev_fd, &reply->checkpoint.device_bytes, &job->err);
+	if (ret == 0)
+		ret = save_clocks(job);
 	reply->checkpoint.save_ns = now_ns() - t;
 	if (ret == 0)
 		ret = boundary_wait(ops.disk_fd, ops.disks, job->req->epoch, &job->err);
@@ -85,28 +105,50 @@ static int64_t ran_at(int64_t stopped)
 	return now_ns() - (ops.drv->clock() - stopped);
 }
 
+static int run_on(struct job *job, bool held)
+{
+	int64_t t = now_ns();
+
+	if (!held)
+		return ops_run(job, &job->reply->checkpoint.cont_ns);
+	ops.drv->release();
+	job->reply->checkpoint.cont_ns = now_ns() - t;
+	return 0;
+}
+
+/* Under KVM the guest's clocks did not stand still: what counts is when they showed what was saved. */
+static void note_run(struct job *job, int64_t stop, int64_t ran)
+{
+	struct agent_reply *reply = job->reply;
+
+	reply->checkpoint.pause_ns = ran - stop;
+	reply->checkpoint.ran_at_ns = job->kvm_clocks ? job->clocks_at_ns : ran;
+}
+
 void checkpoint_job(void *opaque)
 {
 	struct job *job = opaque;
-	struct agent_reply *reply = job->reply;
-	bool ran = ops.drv->running();
+	bool ran = ops.drv->running(), held;
 	int64_t stop = now_ns(), clock;
 	int ret;
 
-	ops.drv->stop(false);
-	reply->checkpoint.stop_ns = now_ns() - stop;
+	held = ops.drv->hold();
+	if (!held)
+		ops.drv->stop(false);
+	job->reply->checkpoint.stop_ns = now_ns() - stop;
 	FAILPOINT("agent-stopped");
 	ret = checkpoint_stopped(job);
 	if (ret < 0)
 		fail(job, ret);
-	if (ret < 0 ? !ran : !(job->req->flags & AGENT_F_RUN))
-		return;
-	clock = ops.drv->clock();
-	ret = ops_run(job, &reply->checkpoint.cont_ns);
-	if (ret < 0) {
-		fail(job, ret);
+	if (ret < 0 ? !ran : !(job->req->flags & AGENT_F_RUN)) {
+		if (held)
+			ops.drv->stop(false);
 		return;
 	}
-	reply->checkpoint.ran_at_ns = ran_at(clock);
-	reply->checkpoint.pause_ns = reply->checkpoint.ran_at_ns - stop;
+	clock = ops.drv->clock();
+	ret = run_on(job, held);
+	if (ret < 0)
+		fail(job, ret);
+	else
+		note_run(job, stop, ran_at(clock));
 }

@@ -38,6 +38,8 @@ struct job {
 	struct stage_reader staged;
 	uint8_t clock[CLOCK_SECTION_MAX]; /* APPLY: the clocks as the PVM saved them */
 	int clock_len;
+	bool kvm_clocks; /* the guest's clocks under KVM are with the state */
+	int64_t clocks_at_ns; /* CHECKPOINT: when they were read */
 	bool harvested; /* CHECKPOINT: dirty pages were taken, and are lost if it fails */
 	int ret;
 };

@@ -20,6 +20,7 @@
 #include "fold.h"
 #include "jit.h"
 #include "job.h"
+#include "kvm.h"
 #include "selftest.h"
 #include "stage.h"
 #include "standby.h"
@@ -171,6 +172,8 @@ static void track(void *opaque)
 		return;
 	ops.serves = true;
 	job->ret = track_start(&ops.ram, &job->err);
+	if (job->ret == 0 && !ops.drv->running()) /* as it is after seeding */
+		kvm_write_ram();
 }
 
 /* In the main loop, so that no APPLY is under way. */

@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "common/failpoint.h"
+#include "kvm.h"
 
 /* QAPI's enumeration tables and VersionInfo: generated, unchanged since 4.0 and 2.4 */
 struct enum_lookup {
@@ -61,6 +62,9 @@ static struct {
 	bool (*runstate_check)(int state);
 	void (*runstate_set)(int state);
 	void (*disable_ticks)(void);
+	void (*enable_ticks)(void);
+	void (*resume_vcpus)(void);
+	void *(*add_state_handler)(void (*cb)(void *opaque, bool running, int state), void *opaque);
 	void (*pause_vcpus)(void);
 	int (*state_notify)(bool running, int state);
 	void (*drain_all)(void);
@@ -90,6 +94,8 @@ static struct {
 	struct readable_text *(*info_jit)(void **errp);
 	void (*readable_free)(struct readable_text *t);
 } q;
+
+static bool may_hold; /* KVM's clocks are followed, vCPUs can be held */
 
 struct symbol {
 	const char *name;
@@ -135,6 +141,9 @@ static const struct symbol symbols[] = {
 	{ "qapi_free_VersionInfo", &q.version_free, true },
 	{ "timers_state", &q.timers_state, true },
 	{ "kvm_allowed", &q.kvm_allowed, true },
+	{ "cpu_enable_ticks", &q.enable_ticks, true },
+	{ "resume_all_vcpus", &q.resume_vcpus, true },
+	{ "qemu_add_vm_change_state_handler", &q.add_state_handler, true },
 	{ "tcg_allowed", &q.tcg_allowed, true },
 	{ "tb_flush__exclusive_or_serial", &q.flush_jit, true },
 	{ "qmp_x_query_jit", &q.info_jit, true },
@@ -242,9 +251,17 @@ static void direct_call(void (*fn)(void *), void *opaque)
 	pthread_mutex_unlock(&loop.lock);
 }
 
-static void nothing(void *unused)
+/*
+ * When all devices are there. QEMU calls handlers in the order they were registered in, and in reverse
+ * when the VM stops: so ours comes after kvmclock's before the VM runs, and before it when the VM has stopped.
+ */
+static void follow_kvm(void *unused)
 {
 	(void)unused;
+	if (!q.kvm_allowed || !*q.kvm_allowed || !q.add_state_handler)
+		return;
+	q.add_state_handler(kvm_state_changed, NULL);
+	may_hold = q.enable_ticks && q.resume_vcpus;
 }
 
 static int direct_attach(struct errtext *err)
@@ -257,7 +274,7 @@ static int direct_attach(struct errtext *err)
 	while (!q.get_aio_context()) /* plugins are loaded before there is one */
 		nanosleep(&tick, NULL);
 	q.bh_schedule(q.get_aio_context(), loop_listen, NULL, "colo-agent");
-	direct_call(nothing, NULL);
+	direct_call(follow_kvm, NULL);
 	return 0;
 }
 
@@ -351,6 +368,24 @@ static void direct_stop(bool replace)
 		q.runstate_set(runstate("paused"));
 	if (replace && tcg() && q.flush_jit)
 		q.flush_jit();
+}
+
+static bool direct_hold(void)
+{
+	if (!may_hold || !q.is_running())
+		return false;
+	q.disable_ticks();
+	q.pause_vcpus();
+	if (!kvm_usable())
+		return false; /* stop() does this, too, and the rest */
+	q.drain_all();
+	return true;
+}
+
+static void direct_release(void)
+{
+	q.enable_ticks();
+	q.resume_vcpus();
 }
 
 /* From any other state (shutdown, internal-error, ...) QEMU would abort. */
@@ -530,6 +565,8 @@ static const struct driver direct = {
 	.pin_ram = direct_pin_ram,
 	.running = direct_running,
 	.stop = direct_stop,
+	.hold = direct_hold,
+	.release = direct_release,
 	.cont = direct_cont,
 	.save = direct_save,
 	.load = direct_load,

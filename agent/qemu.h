@@ -33,6 +33,12 @@ struct driver {
 	bool (*running)(void);
 	/* Stop without flushing disks. @replace: because the state will be replaced by a load. */
 	void (*stop)(bool replace);
+	/*
+	 * VM running: hold its vCPUs without stopping it, so that the guest's clocks go on; until release() in the
+	 * same callback, or stop(). false: nothing is done, this VM must be stopped.
+	 */
+	bool (*hold)(void);
+	void (*release)(void);
 	int (*cont)(struct errtext *err);
 	/* Device state without RAM, to or from offset 0 of a file. */
 	int (*save)(int fd, uint64_t *len, struct errtext *err);

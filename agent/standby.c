@@ -137,6 +137,11 @@ static void standby_stop(bool replace)
 	(void)replace;
 }
 
+static bool standby_hold(void)
+{
+	return false;
+}
+
 static int standby_cont(struct errtext *err)
 {
 	return agent_fail(err, -ENOSYS, "driver standby: the daemon runs the VM over QMP");
@@ -176,6 +181,7 @@ static const struct driver standby = {
 	.pin_ram = standby_pin_ram,
 	.running = standby_running,
 	.stop = standby_stop,
+	.hold = standby_hold,
 	.cont = standby_cont,
 	.save = standby_save,
 	.emulates_tsc = standby_emulates_tsc,
