@@ -31,7 +31,7 @@ install: all
 	@meson install -C $(BUILD) --no-rebuild
 
 check-kvm: all
-	@tests/kvm/run
+	@tests/kvm/run --build $(BUILD) $(KVM_ARGS)
 
 check-matrix: all
 	@tests/matrix/run $(MATRIX_ARGS)

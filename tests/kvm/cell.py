@@ -22,7 +22,7 @@ import vm as qemu  # noqa: E402
 RAM_MIB = 128
 SIGNS = "CORRUPT", "BUG", "panic", "Oops", "stall", "segfault", "unstable"
 LOAD = "dirty_mib=16 dirty_pages=40 dirty_ms=40"
-EVERY = 25  # checkpoints between two looks at the consoles
+EVERY = 10  # checkpoints between two looks at the consoles
 
 
 def check_consoles(p):
@@ -50,6 +50,7 @@ def check_checkpoints(p, hashed, timed, report):
             report["timed"] += 1
         if i % EVERY == 0:
             check_consoles(p)
+            print(f"at {i} of {step}: {report}")
     check_consoles(p)
 
 
@@ -79,6 +80,7 @@ def run(o, report):
         try:
             p.boot()
             p.protect()
+            print("at protected: RAM is equal after seeding")
             check_checkpoints(p, o.hashed, o.timed, report)
             report["clocks_us"] = [round(d / 1000) for d in clock_differences(p, 5)]
             check_failover(p)
