@@ -304,9 +304,10 @@ void transfer_shrink(struct daemon *d); /* after a large one was sent or applied
 
 enum seed_phase {
 	SEED_IDLE,      /* or done */
+	SEED_TRACKING,  /* the agent is to note what the VM writes from now on */
 	SEED_OFFERED,   /* the peer was told to dial */
 	SEED_MIGRATING, /* QEMU stops the VM at the end of it */
-	SEED_TRACKING,  /* the agent, and then the VM, is being started */
+	SEED_RUNNING,   /* the VM is told to run on */
 	SEED_SETTLING,  /* given up, not over yet */
 };
 

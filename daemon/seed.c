@@ -3,13 +3,18 @@
  * seed.c - first copy of the guest, by QEMU's ordinary live migration
  *
  * Primary                                   Secondary
+ *   dirty tracking on
  *   SYNCED, SEED_START          ------>       starts QEMU with -incoming defer
  *   accepts SEED, gives it to   <------       dials SEED, gives it to QEMU (migrate-incoming fd:)
  *   QEMU (migrate fd:)
  *   ... QEMU to QEMU ...
- *   completed: dirty tracking                 no longer `inmigrate`: RAM becomes a private view
- *   on, PVM runs on             <------       of the image; SEED_READY with the RAM block list
+ *   completed: PVM runs on                    no longer `inmigrate`: RAM becomes a private view
+ *                               <------       of the image; SEED_READY with the RAM block list
  *   both done: the first checkpoint brings the SVM to where the PVM is by then.
+ *
+ * Tracking begins before the copy does, so that the first checkpoint has all that was written since. QEMU keeps account
+ * of that, too, and sends pages again; but on a busy machine, under TCG, pages were seen that it had missed: written
+ * to after it had sent them, and not noted. The kernel misses none.
  */
 #include <errno.h>
 #include <string.h>
@@ -123,7 +128,7 @@ static void on_running(void *arg, json_t *result, const char *error)
 {
 	struct daemon *d = arg;
 
-	if (d->seed_phase != SEED_TRACKING)
+	if (d->seed_phase != SEED_RUNNING)
 		return;
 	if (error) {
 		failed(d, "cont", error);
@@ -135,28 +140,11 @@ static void on_running(void *arg, json_t *result, const char *error)
 	both_done(d);
 }
 
-static void on_tracking(struct daemon *d, const struct agent_reply *r)
-{
-	d->seed_agent = false;
-	if (d->seed_phase != SEED_TRACKING)
-		begin_if_waiting(d);
-	else if (r->status)
-		failed(d, "dirty tracking", r->error);
-	else
-		qmp_command(d->vm.qmp, "cont", NULL, -1, on_running, d);
-}
-
 static void migrated(struct daemon *d)
 {
-	struct agent_request r = { .op = AGENT_TRACK };
-	int e = agentlink_request(d, &r, on_tracking);
-
 	FAILPOINT("seed-copied");
-	uv_timer_stop(&d->seed_poll);
-	d->seed_phase = SEED_TRACKING;
-	d->seed_agent = e == 0;
-	if (e < 0)
-		failed(d, "dirty tracking", strerror(-e));
+	d->seed_phase = SEED_RUNNING;
+	qmp_command(d->vm.qmp, "cont", NULL, -1, on_running, d);
 }
 
 /* QEMU says that the migration is completed a moment before it is over, and refuses `cont` until then. */
@@ -244,19 +232,41 @@ static void primary_channel(struct daemon *d, int fd)
 	qmp_command(q, "migrate", json_pack("{s:s}", "uri", "fd:seed"), -1, on_migrate, d);
 }
 
+static void on_tracking(struct daemon *d, const struct agent_reply *r)
+{
+	d->seed_agent = false;
+	if (d->seed_phase != SEED_TRACKING) {
+		begin_if_waiting(d);
+		return;
+	}
+	if (r->status) {
+		failed(d, "dirty tracking", r->error);
+		return;
+	}
+	d->seed_phase = SEED_OFFERED;
+	peer_send(d, PEER_SYNCED, d->core.generation, NULL, 0, NULL, 0);
+	FAILPOINT("seed-start");
+	peer_send(d, PEER_SEED_START, 0, NULL, 0, NULL, 0);
+}
+
+/* What the VM writes while it is copied is in the first checkpoint, whatever the migration makes of it. */
 void seed_begin(struct daemon *d)
 {
+	struct agent_request r = { .op = AGENT_TRACK };
+	int e;
+
 	/* the last one may not be over yet */
 	d->seed_waiting = d->seed_phase != SEED_IDLE || d->seed_agent;
 	if (d->seed_waiting)
 		return;
-	d->seed_phase = SEED_OFFERED;
+	d->seed_phase = SEED_TRACKING;
 	d->seed_percent = 0;
 	d->seed_local = d->seed_remote = false;
 	log_info("seeding: live migration to %s", config_peer(d->cfg)->name);
-	peer_send(d, PEER_SYNCED, d->core.generation, NULL, 0, NULL, 0);
-	FAILPOINT("seed-start");
-	peer_send(d, PEER_SEED_START, 0, NULL, 0, NULL, 0);
+	e = agentlink_request(d, &r, on_tracking);
+	d->seed_agent = e == 0;
+	if (e < 0)
+		failed(d, "dirty tracking", strerror(-e));
 }
 
 void seed_peer_ready(struct daemon *d, const uint8_t *p, size_t n)
