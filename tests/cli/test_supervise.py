@@ -60,7 +60,7 @@ def wait_gone(pids, seconds=5):
 
 def test_refusal_is_final(node):
     """A mistake is told once, and is the last line."""
-    for settings, want in (({("vm", "qemu"): "/nonexistent/qemu"}, "QEMU does not start"),
+    for settings, want in (({("vm", "qemu"): "/nonexistent/qemu"}, "/nonexistent/qemu: No such file"),
                            ({("host a", "disk"): "/nonexistent/web.img"}, "/nonexistent/web.img"),
                            ({("host a", "address"): "192.0.2.1", ("tls", "mode"): "off"}, "cannot listen on 192.0.2.1"),
                            ({("net", "bridge"): "br77"}, "cannot put colo0 into bridge 'br77'")):
