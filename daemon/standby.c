@@ -105,13 +105,13 @@ void standby_finish(struct daemon *d, int status, const char *why)
 	fn(d, &reply);
 }
 
-static void close_feed(struct standby *s)
+void standby_close(struct watch **watch, int *fd)
 {
-	watch_free(s->feed_watch);
-	s->feed_watch = NULL;
-	if (s->feed_fd >= 0)
-		close(s->feed_fd);
-	s->feed_fd = -1;
+	watch_free(*watch);
+	*watch = NULL;
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
 }
 
 static void discard_next(struct daemon *d)
@@ -119,7 +119,7 @@ static void discard_next(struct daemon *d)
 	struct standby *s = &d->standby;
 
 	s->phase = STANDBY_NONE;
-	close_feed(s);
+	standby_close(&s->feed_watch, &s->feed_fd);
 	uv_timer_stop(&s->step);
 	uv_timer_stop(&s->start);
 	if (s->vm.home)
@@ -358,7 +358,7 @@ static void replace(struct daemon *d)
 {
 	struct standby *s = &d->standby;
 
-	close_feed(s);
+	standby_close(&s->feed_watch, &s->feed_fd);
 	if (d->vm.home)
 		vm_discard(d, &d->vm);
 	vm_promote(d);

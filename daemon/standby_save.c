@@ -23,15 +23,6 @@
 #define SETTLE_LIMIT_NS 10000000000ull
 #define PIECE (256u << 10)
 
-static void close_stream(struct standby *s)
-{
-	watch_free(s->save_watch);
-	s->save_watch = NULL;
-	if (s->save_fd >= 0)
-		close(s->save_fd);
-	s->save_fd = -1;
-}
-
 void standby_save_drop(struct daemon *d)
 {
 	struct standby *s = &d->standby;
@@ -39,7 +30,7 @@ void standby_save_drop(struct daemon *d)
 	if (s->save != SAVE_IDLE)
 		uv_timer_stop(&s->step);
 	s->save = SAVE_IDLE;
-	close_stream(s);
+	standby_close(&s->save_watch, &s->save_fd);
 }
 
 /* --- it failed --- */
@@ -100,7 +91,7 @@ void standby_save_failed(struct daemon *d, int status, const char *why)
 	if (s->save == SAVE_IDLE || s->save == SAVE_SETTLING)
 		return;
 	s->save = SAVE_SETTLING;
-	close_stream(s);
+	standby_close(&s->save_watch, &s->save_fd);
 	s->reply.status = status;
 	snprintf(s->reply.error, sizeof(s->reply.error), "%s", why ? why : "QEMU cannot save its device state");
 	s->cont_ns = clock_now_ns();
@@ -176,7 +167,7 @@ static void stream_ended(struct daemon *d)
 {
 	struct standby *s = &d->standby;
 
-	close_stream(s);
+	standby_close(&s->save_watch, &s->save_fd);
 	s->save = SAVE_STATUS;
 	if (qmp_command(d->vm.qmp, "query-migrate", NULL, -1, on_status, d) < 0)
 		standby_save_failed(d, -EIO, "no QMP");
@@ -230,7 +221,7 @@ int standby_save(struct daemon *d)
 	r = r < 0 ? r : qmp_command(q, "getfd", json_pack("{s:s}", "fdname", "save"), theirs, NULL, NULL);
 	close(theirs);
 	if (r < 0) {
-		close_stream(s);
+		standby_close(&s->save_watch, &s->save_fd);
 		return r;
 	}
 	s->save = SAVE_STREAM;

@@ -162,6 +162,7 @@ void standby_save_failed(struct daemon *d, int status, const char *why);
 void standby_finish(struct daemon *d, int status, const char *why); /* answer the request */
 /* A socketpair with room for device state; ours does not block. 0 or -errno */
 int standby_channel(int *ours, int *theirs);
+void standby_close(struct watch **watch, int *fd); /* our end of one, and what watches it */
 json_t *standby_capabilities(bool ignore_shared); /* arguments of migrate-set-capabilities */
 
 #endif
