@@ -27,6 +27,9 @@ static int harvest(struct job *job)
 	if (ret < 0)
 		return agent_fail(&job->err, ret, "staging area too small");
 	job->harvested = true;
+	if (ops.kvm_to_write) /* as the load at the end of seeding did; only now do the vCPUs stand still */
+		kvm_write_ram();
+	ops.kvm_to_write = false;
 	ret = track_harvest(&ops.ram, &w, &times, &job->err);
 	if (ret < 0)
 		return ret;

@@ -19,6 +19,7 @@ struct ops {
 	struct ram ram;
 	bool viewed;
 	bool serves; /* since the view was made: what is private is RAM, and no longer to be dropped */
+	bool kvm_to_write; /* since tracking began there has been no harvest */
 	bool pinned;
 	void *stage;
 	uint64_t stage_size;

@@ -20,7 +20,6 @@
 #include "fold.h"
 #include "jit.h"
 #include "job.h"
-#include "kvm.h"
 #include "selftest.h"
 #include "stage.h"
 #include "standby.h"
@@ -172,8 +171,7 @@ static void track(void *opaque)
 		return;
 	ops.serves = true;
 	job->ret = track_start(&ops.ram, &job->err);
-	if (job->ret == 0 && !ops.drv->running()) /* as it is after seeding */
-		kvm_write_ram();
+	ops.kvm_to_write = job->ret == 0;
 }
 
 /* In the main loop, so that no APPLY is under way. */
