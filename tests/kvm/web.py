@@ -81,6 +81,7 @@ def accelerator(pair):
 def run(pair, report):
     web = Web(pair)
     assert str(accelerator(pair)).startswith("kvm"), f"QEMU runs with {accelerator(pair)}"
+    report["driver"] = web.status("a")["qemu"]["driver"]
     web.start_loads()
     web.go_on(60)
     web.check_ram("a")
