@@ -6,6 +6,9 @@
  * end the migration is over, and the VM stands still for good: the agent marks the boundary and harvests, then `cont`.
  * Before that, `cont` would come in the middle of a migration.
  *
+ * QEMU 11.1 was seen to leave the migration's last step undone until something else woke its main loop: it is asked for its
+ * state as long as the end has not come.
+ *
  * Should anything fail after `stop` the migration is cancelled, and the VM is told to run on until it does. One that
  * does not is as good as one that hangs.
  */
@@ -20,6 +23,7 @@
 #include "daemon/daemon.h"
 
 #define SETTLE_MS 10
+#define WAKE_MS 20 /* longer than a migration takes, so that QEMU is seldom asked */
 #define SETTLE_LIMIT_NS 10000000000ull
 #define PIECE (256u << 10)
 
@@ -91,6 +95,7 @@ void standby_save_failed(struct daemon *d, int status, const char *why)
 	if (s->save == SAVE_IDLE || s->save == SAVE_SETTLING)
 		return;
 	s->save = SAVE_SETTLING;
+	uv_timer_stop(&s->step);
 	standby_close(&s->save_watch, &s->save_fd);
 	s->reply.status = status;
 	snprintf(s->reply.error, sizeof(s->reply.error), "%s", why ? why : "QEMU cannot save its device state");
@@ -167,6 +172,7 @@ static void stream_ended(struct daemon *d)
 {
 	struct standby *s = &d->standby;
 
+	uv_timer_stop(&s->step);
 	standby_close(&s->save_watch, &s->save_fd);
 	s->save = SAVE_STATUS;
 	if (qmp_command(d->vm.qmp, "query-migrate", NULL, -1, on_status, d) < 0)
@@ -203,6 +209,14 @@ static void on_command(void *arg, json_t *result, const char *error)
 		standby_save_failed(d, -EIO, error);
 }
 
+static void on_wake(uv_timer_t *t)
+{
+	struct daemon *d = t->data;
+
+	if (d->vm.qmp && d->standby.save == SAVE_STREAM)
+		qmp_command(d->vm.qmp, "query-status", NULL, -1, NULL, NULL);
+}
+
 /* QMP answers in order: all is sent at once. */
 int standby_save(struct daemon *d)
 {
@@ -226,6 +240,7 @@ int standby_save(struct daemon *d)
 	}
 	s->save = SAVE_STREAM;
 	s->began_ns = clock_now_ns();
+	uv_timer_start(&s->step, on_wake, WAKE_MS, WAKE_MS);
 	if (qmp_command(q, "stop", NULL, -1, on_command, d) < 0 ||
 	    qmp_command(q, "migrate", json_pack("{s:s}", "uri", "fd:save"), -1, on_command, d) < 0)
 		standby_save_failed(d, -EIO, "no QMP");

@@ -16,6 +16,7 @@ import tap
  SERVE, PING, LOADED) = range(1, 14)
 RUN, LOAD, HASH, STAGED = 1, 2, 4, 8
 PAGE = 4096
+WAKE = 0.02  # seconds
 ACCEL = os.environ.get("ACCEL", "tcg")
 TRACK_BY = os.environ.get("TRACK")  # how the agent notices writes: async, sync, or as it thinks
 SLOWER = int(os.environ.get("SLOWER", "1"))  # in a machine that is emulated: all time limits times this
@@ -168,10 +169,17 @@ class Qmp:
 
     def save(self, reader):
         """A migration of a VM that is stopped: what came out of the pipe. QEMU closes its end when all is
-        done: the run state is settled then, as it is not when the event says that the migration is completed."""
+        done: the run state is settled then, as it is not when the event says that the migration is completed.
+        QEMU 11.1 may leave that undone until it is asked something."""
+        data, piece = b"", None
         try:
             self.ask("migrate", uri="fd:save")
-            data = b"".join(iter(lambda: os.read(reader, PIPE), b""))
+            while piece != b"":
+                if select.select([reader], [], [], WAKE)[0]:
+                    piece = os.read(reader, PIPE)
+                    data += piece
+                else:
+                    self.ask("query-status")
         finally:
             os.close(reader)
         got = self.ask("query-migrate")
