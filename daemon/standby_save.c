@@ -209,12 +209,27 @@ static void on_command(void *arg, json_t *result, const char *error)
 		standby_save_failed(d, -EIO, error);
 }
 
+static void wake_later(struct daemon *d);
+
+static void on_awake(void *arg, json_t *result, const char *error)
+{
+	struct daemon *d = arg;
+
+	if (d->standby.save == SAVE_STREAM)
+		wake_later(d);
+}
+
 static void on_wake(uv_timer_t *t)
 {
 	struct daemon *d = t->data;
 
 	if (d->vm.qmp && d->standby.save == SAVE_STREAM)
-		qmp_command(d->vm.qmp, "query-status", NULL, -1, NULL, NULL);
+		qmp_command(d->vm.qmp, "query-status", NULL, -1, on_awake, d);
+}
+
+static void wake_later(struct daemon *d)
+{
+	uv_timer_start(&d->standby.step, on_wake, WAKE_MS, 0);
 }
 
 /* QMP answers in order: all is sent at once. */
@@ -240,7 +255,7 @@ int standby_save(struct daemon *d)
 	}
 	s->save = SAVE_STREAM;
 	s->began_ns = clock_now_ns();
-	uv_timer_start(&s->step, on_wake, WAKE_MS, WAKE_MS);
+	wake_later(d);
 	if (qmp_command(q, "stop", NULL, -1, on_command, d) < 0 ||
 	    qmp_command(q, "migrate", json_pack("{s:s}", "uri", "fd:save"), -1, on_command, d) < 0)
 		standby_save_failed(d, -EIO, "no QMP");
